@@ -1,0 +1,382 @@
+"""The messages: commands in the imperative, facts and previews in the past tense.
+
+What clients send forbids unknown fields; what services read from each other ignores
+them, so that two versions can run side by side during an upgrade. All are frozen
+values. Durations end in `_ms` or `_s`; instants (`_at`) are seconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from proto.errors import SkelgraphError
+from proto.names import Pool
+
+Mode = Literal["auto", "direct", "sot", "sgd"]
+ResolvedMode = Literal["direct", "sot", "sgd"]
+Difficulty = Literal["easy", "hard"]
+FinishReason = Literal["stop", "length"]
+
+NodeId = Annotated[int, Field(ge=0, le=999)]
+Attempt = Annotated[int, Field(ge=1)]
+RequestId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+
+MAX_QUESTION_CHARS = 100_000
+
+
+class Sent(BaseModel):
+    """Base of what clients send: strict, unknown fields are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Passed(BaseModel):
+    """Base of what services pass on: unknown fields of a newer version are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+# --- parts ----------------------------------------------------------------------------
+
+
+class NodeSpec(Passed):
+    """A sub-problem of the question."""
+
+    id: NodeId
+    summary: str = Field(description="what the node is to write, in a few words")
+    needs: tuple[NodeId, ...] = Field(
+        (), description="ids of earlier nodes whose texts it builds on"
+    )
+    difficulty: Difficulty = "hard"
+
+
+class NodeText(Passed):
+    """A finished node, as its dependants read it."""
+
+    id: NodeId
+    summary: str
+    text: str
+
+
+class Usage(Passed):
+    """Tokens of one engine call or of several together."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = Field(
+        0, description="prompt tokens that the engine had in its prefix cache"
+    )
+    generated_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            generated_tokens=self.generated_tokens + other.generated_tokens,
+        )
+
+
+class Sampling(Sent):
+    """How node texts are sampled; what is left out is the engine's default."""
+
+    max_tokens: int | None = Field(
+        None, ge=1, le=8192, description="limit of each node's text, in tokens"
+    )
+    temperature: float | None = Field(None, ge=0, le=2)
+    top_p: float | None = Field(None, gt=0, le=1)
+    seed: int | None = Field(None, ge=0, le=2**31 - 1)
+
+
+class ErrorInfo(Passed):
+    """An error as it travels: see `proto.errors` for the codes."""
+
+    code: str
+    message: str
+    retryable: bool
+    field: str | None = None
+
+    @classmethod
+    def of(cls, error: SkelgraphError) -> ErrorInfo:
+        """Describe `error`."""
+        return cls(
+            code=error.code, message=error.message, retryable=error.retryable, field=error.field
+        )
+
+
+# --- commands -------------------------------------------------------------------------
+
+
+class SubmitRequest(Sent):
+    """Ask for an answer; the request id stands in the subject."""
+
+    type: Literal["SubmitRequest"] = "SubmitRequest"
+    question: str = Field(min_length=1, max_length=MAX_QUESTION_CHARS, pattern=r"\S")
+    mode: Mode = Field("auto", description="auto: the planner decides; the others force a method")
+    adaptive: bool = Field(True, description="easy nodes go to the small pool (mode sgd)")
+    dry_run: bool = Field(False, description="end with the skeleton, decode nothing")
+    max_nodes: int = Field(12, ge=1, le=64)
+    sampling: Sampling = Sampling()
+    deadline_s: float = Field(600, gt=0, le=86_400)
+    on_failure: Literal["direct", "fail"] = Field(
+        "direct", description="when a node fails for good: answer directly, or fail"
+    )
+
+
+class CancelRequest(Sent):
+    """Ask that a request be cancelled (request-reply); the id stands in the subject."""
+
+    type: Literal["CancelRequest"] = "CancelRequest"
+    reason: str = Field("", max_length=1000)
+
+
+class CancelOutcome(Passed):
+    """Reply to `CancelRequest`."""
+
+    type: Literal["CancelOutcome"] = "CancelOutcome"
+    request: RequestId
+    outcome: Literal["cancelled", "already_ended", "unknown"]
+
+
+class DecodeNode(Passed):
+    """Work for a worker: all that it needs to know to write one node."""
+
+    type: Literal["DecodeNode"] = "DecodeNode"
+    request: RequestId
+    node: NodeSpec
+    attempt: Attempt
+    pool: Pool
+    mode: ResolvedMode
+    question: str
+    skeleton: tuple[str, ...] = Field(
+        (), description="the plan's lines, byte for byte as the model wrote them"
+    )
+    predecessors: tuple[NodeText, ...] = Field((), description="in ascending id")
+    sampling: Sampling = Sampling()
+    deadline_at: float
+    avoid_endpoint: str | None = Field(None, description="where the last attempt failed")
+
+
+class StopWork(Passed):
+    """Tell workers and planners (core NATS) that work on a request is of no more use."""
+
+    type: Literal["StopWork"] = "StopWork"
+    request: RequestId
+    nodes: tuple[NodeId, ...] | None = Field(None, description="only these nodes; all if null")
+
+
+# --- facts: the event log -------------------------------------------------------------
+
+
+class RequestAccepted(Passed):
+    """A valid request was taken up by a planner."""
+
+    type: Literal["RequestAccepted"] = "RequestAccepted"
+    request: RequestId
+    submitted: SubmitRequest
+    submitted_at: float = Field(description="when NATS stored the request")
+    deadline_at: float
+
+
+class NodePlanned(Passed):
+    """A line of the plan is complete; its node may be decoded."""
+
+    type: Literal["NodePlanned"] = "NodePlanned"
+    request: RequestId
+    node: NodeSpec
+    line: str = Field(description="the line as the model wrote it")
+    planned_ms: float = Field(description="from the start of the planning call to the line's end")
+
+
+class PlanCompleted(Passed):
+    """The plan has ended; the nodes that make up the answer are known."""
+
+    type: Literal["PlanCompleted"] = "PlanCompleted"
+    request: RequestId
+    mode: ResolvedMode
+    reason: Literal[
+        "forced", "gate", "planned", "few_nodes", "chain", "unparsable", "cut_off", "no_planner"
+    ] = Field(description="why this mode")
+    nodes: tuple[NodeId, ...] = Field(description="the answer's nodes in plan order")
+    model: str = ""
+    endpoint: str = ""
+    plan_ms: float = Field(0, description="time in the engine; 0 if it was not asked")
+    usage: Usage = Usage()
+
+
+class NodeDecoded(Passed):
+    """A node has its text."""
+
+    type: Literal["NodeDecoded"] = "NodeDecoded"
+    request: RequestId
+    node: NodeId
+    attempt: Attempt
+    text: str
+    finish_reason: FinishReason
+    pool: Pool
+    model: str
+    endpoint: str
+    worker: str
+    queued_ms: float = Field(description="from release to the start of the engine call")
+    slot_wait_ms: float = Field(description="the part of queued_ms in which no slot was free")
+    first_token_ms: float = Field(description="from the start of the engine call")
+    decode_ms: float = Field(description="the whole engine call, prefill included")
+    usage: Usage
+
+
+class NodeFailed(Passed):
+    """One attempt at a node failed."""
+
+    type: Literal["NodeFailed"] = "NodeFailed"
+    request: RequestId
+    node: NodeId
+    attempt: Attempt
+    pool: Pool
+    endpoint: str = ""
+    worker: str
+    error: ErrorInfo
+
+
+class NodeReport(Passed):
+    """How one node of the answer came about."""
+
+    node: NodeSpec
+    pool: Pool
+    model: str
+    endpoint: str
+    attempt: Attempt
+    finish_reason: FinishReason
+    queued_ms: float
+    slot_wait_ms: float
+    first_token_ms: float
+    decode_ms: float
+    usage: Usage
+    start: int = Field(description="offset of the node's text in the answer, in characters")
+    end: int
+
+
+class Timings(Passed):
+    """Where the time of a request went.
+
+    `wall_ms = critical_engine_ms + critical_slot_wait_ms + overhead_ms`, along the
+    critical path: the chain of plan and nodes of which each waited for the one before.
+    """
+
+    wall_ms: float = Field(description="from the stored request to the end")
+    plan_ms: float = Field(description="engine time of the plan")
+    critical_path: tuple[NodeId, ...]
+    critical_engine_ms: float = Field(description="engine time on the critical path, plan included")
+    critical_slot_wait_ms: float = Field(description="time on it in which all slots were taken")
+    overhead_ms: float = Field(description="the rest: queue, services, network")
+    sequential_ms: float = Field(description="plan and all nodes, one after another")
+
+
+class AnswerAssembled(Passed):
+    """The request has its answer."""
+
+    type: Literal["AnswerAssembled"] = "AnswerAssembled"
+    request: RequestId
+    mode: ResolvedMode
+    text: str
+    nodes: tuple[NodeReport, ...]
+    plan: PlanCompleted
+    usage: Usage = Field(description="plan and all nodes together")
+    timings: Timings
+    fallback: bool = Field(False, description="a node failed for good, this is the direct answer")
+
+
+class SkeletonDrafted(Passed):
+    """The request was a dry run; this is its skeleton."""
+
+    type: Literal["SkeletonDrafted"] = "SkeletonDrafted"
+    request: RequestId
+    mode: ResolvedMode
+    nodes: tuple[NodeSpec, ...]
+    lines: tuple[str, ...] = Field(description="the plan as the model wrote it")
+    plan: PlanCompleted
+
+
+class RequestFailed(Passed):
+    """The request has no answer: it failed, was cancelled, or ran out of time."""
+
+    type: Literal["RequestFailed"] = "RequestFailed"
+    request: RequestId
+    error: ErrorInfo
+    partial: tuple[NodeText, ...] = Field((), description="nodes that were done, in plan order")
+
+
+End = Annotated[AnswerAssembled | SkeletonDrafted | RequestFailed, Field(discriminator="type")]
+Fact = Annotated[
+    RequestAccepted
+    | NodePlanned
+    | PlanCompleted
+    | NodeDecoded
+    | NodeFailed
+    | AnswerAssembled
+    | SkeletonDrafted
+    | RequestFailed,
+    Field(discriminator="type"),
+]
+
+
+class DeadLetter(Passed):
+    """A node that failed for good, with the work as it was last released."""
+
+    type: Literal["DeadLetter"] = "DeadLetter"
+    request: RequestId
+    node: NodeId
+    attempts: int
+    error: ErrorInfo
+    work: DecodeNode
+
+
+# --- previews: core NATS --------------------------------------------------------------
+
+
+class NodeReleased(Passed):
+    """A node was handed to its pool."""
+
+    type: Literal["NodeReleased"] = "NodeReleased"
+    request: RequestId
+    node: NodeId
+    attempt: Attempt
+    pool: Pool
+
+
+class NodeStarted(Passed):
+    """A worker has called its engine for a node; earlier text of the node is void."""
+
+    type: Literal["NodeStarted"] = "NodeStarted"
+    request: RequestId
+    node: NodeId
+    attempt: Attempt
+    pool: Pool
+    worker: str
+    endpoint: str
+
+
+class TokensDecoded(Passed):
+    """A piece of a node's text."""
+
+    type: Literal["TokensDecoded"] = "TokensDecoded"
+    request: RequestId
+    node: NodeId
+    attempt: Attempt
+    offset: int = Field(ge=0, description="where `text` begins in the node's text, in characters")
+    text: str
+    tokens: int = Field(ge=0, description="tokens generated so far")
+
+
+class NodeReset(Passed):
+    """The partial text of a node is void: the attempt failed."""
+
+    type: Literal["NodeReset"] = "NodeReset"
+    request: RequestId
+    node: NodeId
+    attempt: Attempt
+    error: ErrorInfo
+
+
+Preview = Annotated[
+    NodeReleased | NodeStarted | TokensDecoded | NodeReset, Field(discriminator="type")
+]

@@ -1,0 +1,236 @@
+"""Every subject, stream, consumer and header name, in one place.
+
+Code, schemas, manifests and tests take the names from here. A version stands in
+each subject (``skelgraph.v1.…``), so that two versions of the contract can live
+side by side on one NATS. Tokens never hold user text: a request id is checked by
+:func:`check_request_id` before it becomes part of a subject.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import zlib
+from enum import StrEnum
+from typing import Final
+
+from proto.errors import InvalidRequest
+
+PREFIX: Final = "skelgraph.v1"
+
+#: Node id of the one node that answers the whole question (modes `direct`, fallback).
+DIRECT_NODE: Final = 0
+
+
+class Pool(StrEnum):
+    """A set of workers with one model behind them."""
+
+    LARGE = "large"
+    SMALL = "small"
+
+
+class Band(StrEnum):
+    """Urgency of a node within its pool; workers empty the lower number first."""
+
+    #: On the longest remaining path of its request, or on a second attempt.
+    URGENT = "0"
+    NORMAL = "1"
+
+
+class Stream(StrEnum):
+    """The JetStream streams."""
+
+    #: Work queue: one message a request, until it is planned.
+    REQUESTS = "SKELGRAPH_REQUESTS"
+    #: Work queue: one message a released node attempt, until its fact is stored.
+    NODES = "SKELGRAPH_NODES"
+    #: Limits: the event log, the only state there is; one subject a fact.
+    EVENTS = "SKELGRAPH_EVENTS"
+    #: Limits: nodes that failed for good.
+    DEAD = "SKELGRAPH_DEAD"
+
+
+class Header(StrEnum):
+    """Message headers that the services set or read."""
+
+    MSG_ID = "Nats-Msg-Id"
+    EXPECTED_LAST_SUBJECT_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
+    #: W3C Trace Context, passed on from the request to every message and engine call.
+    TRACEPARENT = "traceparent"
+
+
+#: Subjects that each stream captures.
+STREAM_SUBJECTS: Final[dict[Stream, str]] = {
+    Stream.REQUESTS: f"{PREFIX}.request.*",
+    Stream.NODES: f"{PREFIX}.node.>",
+    Stream.EVENTS: f"{PREFIX}.event.>",
+    Stream.DEAD: f"{PREFIX}.dead.>",
+}
+
+#: The planners' durable consumer on :attr:`Stream.REQUESTS`.
+PLANNER_CONSUMER: Final = "planner"
+#: Priority group of a partition's consumer (ADR-42 `pinned_client`).
+PIN_GROUP: Final = "owner"
+#: Queue group in which assemblers answer commands.
+COMMAND_QUEUE: Final = "assembler"
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+
+
+def new_request_id() -> str:
+    """Return a fresh request id (16 hex digits of randomness)."""
+    return secrets.token_hex(8)
+
+
+def check_request_id(request: str) -> str:
+    """Return `request` if it may stand as a subject token.
+
+    Raises:
+        InvalidRequest: it is not 1 to 64 letters, digits, `_` or `-`.
+    """
+    if not _REQUEST_ID.match(request):
+        raise InvalidRequest("1 to 64 letters, digits, '_' or '-' are allowed", field="request")
+    return request
+
+
+def partition_of(request: str, partitions: int) -> int:
+    """Return the partition, `0 … partitions - 1`, that owns `request`."""
+    return zlib.crc32(request.encode()) % partitions
+
+
+def node_consumer(pool: Pool, band: Band) -> str:
+    """Return the durable consumer of one pool and band on :attr:`Stream.NODES`."""
+    return f"{pool}-{band}"
+
+
+def node_consumer_filter(pool: Pool, band: Band) -> str:
+    """Return what the consumer of one pool and band takes."""
+    return f"{PREFIX}.node.{pool}.{band}.>"
+
+
+def partition_consumer(partition: int) -> str:
+    """Return the durable consumer of one partition on :attr:`Stream.EVENTS`."""
+    return f"assembler-{partition}"
+
+
+def partition_consumer_filter(partition: int) -> str:
+    """Return what the consumer of one partition takes."""
+    return f"{PREFIX}.event.{partition}.>"
+
+
+class Subjects:
+    """The subject of each message.
+
+    Args:
+        partitions: how many partitions the event log is split into; one figure for a
+            whole deployment, kept in the event stream's metadata.
+    """
+
+    def __init__(self, partitions: int) -> None:
+        self.partitions = partitions
+
+    @staticmethod
+    def request(request: str) -> str:
+        """Where a client submits `request`."""
+        return f"{PREFIX}.request.{request}"
+
+    @staticmethod
+    def node(pool: Pool, band: Band, request: str, node: int, attempt: int) -> str:
+        """Work for a pool: unique while it is queued or running (ADR 0004)."""
+        return f"{PREFIX}.node.{pool}.{band}.{request}.{node}.{attempt}"
+
+    @staticmethod
+    def nodes_of(request: str) -> str:
+        """All queued work of one request, in any pool and band."""
+        return f"{PREFIX}.node.*.*.{request}.>"
+
+    @staticmethod
+    def dead(request: str, node: int) -> str:
+        """The dead letter of one node."""
+        return f"{PREFIX}.dead.{request}.{node}"
+
+    @staticmethod
+    def live(request: str, node: int) -> str:
+        """Previews of one node on core NATS: nothing waits for them, nothing stores them."""
+        return f"{PREFIX}.live.{request}.{node}"
+
+    @staticmethod
+    def live_of(request: str) -> str:
+        """All previews of one request."""
+        return f"{PREFIX}.live.{request}.*"
+
+    @staticmethod
+    def cancel(request: str) -> str:
+        """Where a client asks (request-reply) that `request` be cancelled."""
+        return f"{PREFIX}.cancel.{request}"
+
+    @staticmethod
+    def stop(request: str) -> str:
+        """Where workers and planners hear that work on `request` is of no more use."""
+        return f"{PREFIX}.stop.{request}"
+
+    @staticmethod
+    def facts_of(request: str) -> str:
+        """All facts of one request, for readers that need not know its partition."""
+        return f"{PREFIX}.event.*.{request}.>"
+
+    def accepted(self, request: str) -> str:
+        """The fact that a valid request was taken up."""
+        return f"{self._event(request)}.accepted"
+
+    def planned(self, request: str, node: int) -> str:
+        """The fact that a node is part of the plan."""
+        return f"{self._event(request)}.planned.{node}"
+
+    def plan(self, request: str) -> str:
+        """The fact that the plan is complete."""
+        return f"{self._event(request)}.plan"
+
+    def decoded(self, request: str, node: int) -> str:
+        """The fact that a node has its text."""
+        return f"{self._event(request)}.decoded.{node}"
+
+    def failed(self, request: str, node: int, attempt: int) -> str:
+        """The fact that one attempt at a node failed."""
+        return f"{self._event(request)}.failed.{node}.{attempt}"
+
+    def end(self, request: str) -> str:
+        """The fact that ends a request: the first one stored wins."""
+        return f"{self._event(request)}.end"
+
+    def _event(self, request: str) -> str:
+        return f"{PREFIX}.event.{partition_of(request, self.partitions)}.{request}"
+
+
+ANY_CANCEL: Final = f"{PREFIX}.cancel.*"
+ANY_STOP: Final = f"{PREFIX}.stop.*"
+
+
+def request_of(subject: str) -> str:
+    """Return the request id in a `request`, `cancel`, `stop` or `live` subject."""
+    return subject.split(".")[3]
+
+
+__all__ = [
+    "ANY_CANCEL",
+    "ANY_STOP",
+    "COMMAND_QUEUE",
+    "DIRECT_NODE",
+    "PIN_GROUP",
+    "PLANNER_CONSUMER",
+    "PREFIX",
+    "STREAM_SUBJECTS",
+    "Band",
+    "Header",
+    "Pool",
+    "Stream",
+    "Subjects",
+    "check_request_id",
+    "new_request_id",
+    "node_consumer",
+    "node_consumer_filter",
+    "partition_consumer",
+    "partition_consumer_filter",
+    "partition_of",
+    "request_of",
+]
