@@ -1,0 +1,1 @@
+"""The services of Skelgraph and what they stand on."""

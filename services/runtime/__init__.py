@@ -1,0 +1,1 @@
+"""What every service stands on: settings, logs, NATS, engines, lifecycle."""

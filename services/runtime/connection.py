@@ -1,0 +1,239 @@
+"""One connection to NATS that comes back by itself, or says that it cannot.
+
+nats-py is used for connecting, subscribing and plain publishing only; the reasons and
+the settings below are in ADR 0005. A watchdog asks the server for something every few
+seconds, because a client whose read loop has died still calls itself connected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import nats.errors
+import orjson
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from proto.errors import QueueUnavailable
+
+log = structlog.get_logger()
+
+Json = dict[str, object]
+
+#: How often the watchdog asks, and how long an answer may take.
+WATCH_EVERY_S: Final = 3.0
+WATCH_TIMEOUT_S: Final = 3.0
+#: Unanswered questions in a row after which the connection is made anew.
+WATCH_PATIENCE: Final = 2
+API_TIMEOUT_S: Final = 5.0
+#: Room that is left below `max_payload` for headers and the protocol line.
+PAYLOAD_MARGIN_BYTES: Final = 4096
+
+
+class ApiError(Exception):
+    """JetStream answered an API call with an error."""
+
+    def __init__(self, code: int, err_code: int, description: str) -> None:
+        self.code = code
+        self.err_code = err_code
+        super().__init__(f"{description} ({err_code})")
+
+
+class Connection:
+    """A NATS client with reconnect callbacks and a watchdog.
+
+    Args:
+        servers: addresses of the NATS servers.
+        name: shown in the server's connection list.
+        creds: path of a credentials file, if the server wants one.
+    """
+
+    def __init__(self, servers: Sequence[str], *, name: str, creds: str | None = None) -> None:
+        self.nc = Client()
+        self.closed = asyncio.Event()
+        self._servers = list(servers)
+        self._name = name
+        self._creds = creds
+        self._on_reconnect: list[Callable[[], None]] = []
+        self._connected = asyncio.Event()
+        self._watchdog: asyncio.Task[None] | None = None
+        self._closing = False
+        self._said_down = False
+
+    async def open(self, *, timeout_s: float | None = None) -> None:
+        """Connect; without a time limit try until it works.
+
+        Raises:
+            QueueUnavailable: no server answered within `timeout_s`.
+        """
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._connect()
+        except (TimeoutError, nats.errors.Error, OSError) as error:
+            self._closing = True
+            await self._close_client()
+            where = ", ".join(self._servers)
+            raise QueueUnavailable(f"{where}: {error or 'no answer'}") from error
+        self._connected.set()
+        self._watchdog = asyncio.create_task(self._watch(), name="nats watchdog")
+        log.info("nats_connected", server=self.nc.connected_url and self.nc.connected_url.netloc)
+
+    async def close(self) -> None:
+        """Send what is buffered and disconnect."""
+        self._closing = True
+        if self._watchdog:
+            self._watchdog.cancel()
+            await asyncio.wait([self._watchdog])
+        await self._close_client()
+
+    async def __aenter__(self) -> Connection:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the server is there at this moment."""
+        return self.nc.is_connected
+
+    @property
+    def max_payload_bytes(self) -> int:
+        """Largest body that is sent, headers allowed for."""
+        return self.nc.max_payload - PAYLOAD_MARGIN_BYTES
+
+    def on_reconnect(self, callback: Callable[[], None]) -> None:
+        """Call `callback` each time the connection has come back."""
+        self._on_reconnect.append(callback)
+
+    def forget(self, callback: Callable[[], None]) -> None:
+        """Call `callback` no longer."""
+        self._on_reconnect.remove(callback)
+
+    async def wait_connected(self) -> None:
+        """Return when the server is there."""
+        await self._connected.wait()
+
+    async def publish(
+        self,
+        subject: str,
+        data: bytes = b"",
+        *,
+        reply: str = "",
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        """Publish on core NATS: nothing says whether anybody heard it.
+
+        While the server is away the message is dropped: previews are worth nothing later, and
+        what must not be lost goes through the durable publisher.
+        """
+        with contextlib.suppress(
+            nats.errors.OutboundBufferLimitError, nats.errors.ConnectionClosedError
+        ):
+            await self.nc.publish(subject, data, reply=reply, headers=headers)
+
+    async def subscribe(
+        self, subject: str, on_message: Callable[[Msg], Awaitable[None]], *, queue: str = ""
+    ) -> Subscription:
+        """Call `on_message` for each message; credit bounds the sender, so nothing is dropped."""
+        return await self.nc.subscribe(
+            subject, queue=queue, cb=on_message, pending_msgs_limit=0, pending_bytes_limit=0
+        )
+
+    async def api(self, subject: str, payload: Json | None = None) -> Json:
+        """Ask the JetStream API.
+
+        Raises:
+            ApiError: JetStream refused.
+            QueueUnavailable: no answer.
+        """
+        body = orjson.dumps(payload) if payload is not None else b""
+        try:
+            reply = await self.nc.request(f"$JS.API.{subject}", body, timeout=API_TIMEOUT_S)
+        except (nats.errors.Error, TimeoutError) as error:
+            raise QueueUnavailable(f"$JS.API.{subject}: {error}") from error
+        answer: Json = orjson.loads(reply.data)
+        error_info = answer.get("error")
+        if isinstance(error_info, dict):
+            raise ApiError(
+                int(error_info.get("code", 0)),
+                int(error_info.get("err_code", 0)),
+                str(error_info.get("description", "")),
+            )
+        return answer
+
+    async def _connect(self) -> None:
+        await self.nc.connect(
+            servers=self._servers,
+            name=self._name,
+            user_credentials=self._creds,
+            error_cb=self._error,
+            disconnected_cb=self._disconnected,
+            reconnected_cb=self._reconnected,
+            closed_cb=self._was_closed,
+            connect_timeout=2,
+            reconnect_time_wait=0.1,  # type: ignore[arg-type]  # nats-py sleeps for it as a float
+            max_reconnect_attempts=-1,
+            ping_interval=5,
+            max_outstanding_pings=2,
+        )
+
+    async def _close_client(self) -> None:
+        if self.nc.is_closed:
+            return
+        with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+            async with asyncio.timeout(2):
+                await self.nc.close()
+
+    async def _error(self, error: Exception) -> None:
+        # While the server is away each try to reconnect ends here; one line says it all.
+        if self._said_down and isinstance(error, OSError | nats.errors.NoServersError):
+            return
+        self._said_down = True
+        log.warning("nats_error", error=str(error) or type(error).__name__)
+
+    async def _disconnected(self) -> None:
+        self._connected.clear()
+        if not self._closing:
+            log.warning("nats_disconnected")
+
+    async def _reconnected(self) -> None:
+        self._said_down = False
+        self._connected.set()
+        log.info("nats_reconnected", server=self.nc.connected_url and self.nc.connected_url.netloc)
+        for callback in tuple(self._on_reconnect):
+            callback()
+
+    async def _was_closed(self) -> None:
+        self._connected.clear()
+        self.closed.set()
+        if not self._closing:
+            log.error("nats_closed")
+
+    async def _watch(self) -> None:
+        unanswered = 0
+        while True:
+            await asyncio.sleep(WATCH_EVERY_S)
+            unanswered = 0 if not self.is_connected or await self._answers() else unanswered + 1
+            if unanswered >= WATCH_PATIENCE or (self.is_connected and self._reader_is_dead()):
+                log.warning("nats_watchdog_reconnects", unanswered=unanswered)
+                unanswered = 0
+                await self.nc.force_reconnect()
+
+    async def _answers(self) -> bool:
+        try:
+            await self.nc.request("$JS.API.INFO", b"", timeout=WATCH_TIMEOUT_S)
+        except nats.errors.NoRespondersError:
+            return True  # the server is there, JetStream is not yet
+        except (nats.errors.Error, TimeoutError):
+            return False
+        return True
+
+    def _reader_is_dead(self) -> bool:
+        reader = self.nc._reading_task
+        return reader is not None and reader.done()

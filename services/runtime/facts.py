@@ -1,0 +1,167 @@
+"""The event log: facts are written once, read back whole, and never change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+import nats.errors
+import orjson
+import structlog
+from nats.aio.msg import Msg
+
+from proto.codec import decode_fact, encode
+from proto.errors import QueueUnavailable
+from proto.messages import (
+    AnswerAssembled,
+    Fact,
+    NodeDecoded,
+    NodeFailed,
+    NodePlanned,
+    PlanCompleted,
+    RequestAccepted,
+    RequestFailed,
+    SkeletonDrafted,
+)
+from proto.names import Stream, Subjects
+from services.runtime.connection import Connection
+from services.runtime.publisher import DurablePublisher, Outcome
+
+log = structlog.get_logger()
+
+READ_TIMEOUT_S: Final = 2.0
+READ_TRIES: Final = 5
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFact:
+    """A fact as it stands in the log."""
+
+    fact: Fact
+    stream_seq: int
+    #: When NATS stored it, in seconds since the epoch.
+    stored_at: float
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def subject_of(fact: Fact, subjects: Subjects) -> str:
+    """Return the one subject under which `fact` is stored."""
+    match fact:
+        case RequestAccepted():
+            return subjects.accepted(fact.request)
+        case NodePlanned():
+            return subjects.planned(fact.request, fact.node.id)
+        case PlanCompleted():
+            return subjects.plan(fact.request)
+        case NodeDecoded():
+            return subjects.decoded(fact.request, fact.node)
+        case NodeFailed():
+            return subjects.failed(fact.request, fact.node, fact.attempt)
+        case AnswerAssembled() | SkeletonDrafted() | RequestFailed():
+            return subjects.end(fact.request)
+
+
+class EventLog:
+    """Appends facts, the first one winning, and reads those of a request.
+
+    Args:
+        connection: an open connection.
+        publisher: an open publisher.
+        partitions: how many partitions the log has.
+    """
+
+    def __init__(
+        self, connection: Connection, publisher: DurablePublisher, partitions: int
+    ) -> None:
+        self.subjects = Subjects(partitions)
+        self._connection = connection
+        self._publisher = publisher
+
+    async def append(self, fact: Fact, *, headers: Mapping[str, str] | None = None) -> bool:
+        """Store `fact`; return whether it was the first of its subject. Repeats until stored.
+
+        Raises:
+            MessageTooLarge: the fact is larger than NATS takes.
+            Busy: the log is full.
+        """
+        subject = subject_of(fact, self.subjects)
+        outcome = await self._publisher.publish(subject, encode(fact), headers=headers, first=True)
+        return outcome is Outcome.STORED
+
+    async def has_ended(self, request: str) -> bool:
+        """Return whether the end of `request` is stored.
+
+        Raises:
+            QueueUnavailable: NATS does not answer.
+        """
+        subject = self.subjects.end(request)
+        try:
+            reply = await self._connection.nc.request(
+                f"$JS.API.DIRECT.GET.{Stream.EVENTS}.{subject}", b"", timeout=READ_TIMEOUT_S
+            )
+        except (nats.errors.Error, TimeoutError) as error:
+            raise QueueUnavailable(f"{subject}: {error}") from error
+        return (reply.headers or {}).get("Status") is None
+
+    async def read(self, request: str, *, up_to_seq: int = 0) -> list[StoredFact]:
+        """Return all facts of `request` in the order in which they were stored.
+
+        Args:
+            request: the request's id.
+            up_to_seq: position in the stream that the read must include; a replica that
+                lags behind it is asked again.
+
+        Raises:
+            QueueUnavailable: no complete answer.
+        """
+        for _ in range(READ_TRIES):
+            messages, reached = await self._multi_get(self.subjects.facts_of(request))
+            if reached >= up_to_seq:
+                return sorted(map(_stored_fact, messages), key=lambda stored: stored.stream_seq)
+        raise QueueUnavailable(f"{Stream.EVENTS}: replicas lag behind message {up_to_seq}")
+
+    async def _multi_get(self, subject: str) -> tuple[list[Msg], int]:
+        """Read the last message of each subject that matches; see NATS ADR-31."""
+        nc = self._connection.nc
+        inbox = nc.new_inbox()
+        subscription = await nc.subscribe(inbox)
+        try:
+            query = orjson.dumps({"multi_last": [subject]})
+            await nc.publish(f"$JS.API.DIRECT.GET.{Stream.EVENTS}", query, reply=inbox)
+            messages: list[Msg] = []
+            while True:
+                message = await subscription.next_msg(timeout=READ_TIMEOUT_S)
+                status = (message.headers or {}).get("Status")
+                if status is None:
+                    messages.append(message)
+                elif status in {"204", "404"}:
+                    return messages, _reached(message)
+                else:
+                    raise QueueUnavailable(f"{subject}: status {status}")
+        except (nats.errors.Error, TimeoutError) as error:
+            raise QueueUnavailable(f"{subject}: {error or 'no answer'}") from error
+        finally:
+            await subscription.unsubscribe()
+
+
+def _reached(end_of_batch: Msg) -> int:
+    # 404, nothing of the request is there, does not say how far the replica is.
+    return int((end_of_batch.headers or {}).get("Nats-UpTo-Sequence", 0))
+
+
+def _stored_fact(message: Msg) -> StoredFact:
+    headers = message.headers or {}
+    return StoredFact(
+        decode_fact(message.data),
+        int(headers["Nats-Sequence"]),
+        _epoch(headers["Nats-Time-Stamp"]),
+        headers,
+    )
+
+
+def _epoch(stamp: str) -> float:
+    whole, _, fraction = stamp.rstrip("Z").partition(".")
+    seconds = datetime.fromisoformat(f"{whole}+00:00").timestamp()
+    return seconds + (float(f"0.{fraction}") if fraction else 0.0)

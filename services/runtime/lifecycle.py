@@ -1,0 +1,181 @@
+"""What a service process is: settings in, signals obeyed, every task watched, an exit code out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Final
+
+import structlog
+import uvloop
+
+from proto.errors import NotProvisioned, QueueUnavailable, SkelgraphError
+from services.runtime import logs
+from services.runtime.connection import Connection
+from services.runtime.health import HealthServer
+from services.runtime.settings import ServiceSettings
+from services.runtime.streams import check_provisioned
+
+log = structlog.get_logger()
+
+PROVISION_PAUSE_S: Final = 0.5
+PROVISION_SAY_EVERY: Final = 20
+
+
+class Process:
+    """This process: its name, whether it is to stop, its tasks and its connection.
+
+    Args:
+        name: the service's name; with host and process id it names this replica.
+        settings: the service's settings.
+    """
+
+    def __init__(self, name: str, settings: ServiceSettings) -> None:
+        self.name = name
+        #: Names this replica in facts and logs.
+        self.replica = f"{name}-{socket.gethostname()}-{os.getpid()}"
+        self.settings = settings
+        self.stopping = asyncio.Event()
+        self.failure: BaseException | None = None
+        self.connection = Connection(
+            settings.servers(), name=self.replica, creds=settings.nats_creds
+        )
+        self._provisioned = False
+        self._serving = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.health = HealthServer(
+            settings.health_host,
+            settings.health_port,
+            live={"nats": lambda: not self.connection.closed.is_set()},
+            ready={
+                "nats": lambda: self.connection.is_connected,
+                "provisioned": lambda: self._provisioned,
+                "serving": lambda: self._serving and not self.stopping.is_set(),
+            },
+        )
+
+    def spawn(self, coroutine: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
+        """Run a side task; if it fails, the process stops."""
+        task = asyncio.create_task(coroutine, name=name)
+        return self.watch(task)
+
+    def watch(self, task: asyncio.Task[None]) -> asyncio.Task[None]:
+        """Stop the process if `task` fails."""
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def serving(self) -> None:
+        """Say that work may be given to this process."""
+        self._serving = True
+        log.info("serving", health_port=self.health.port)
+
+    def fail(self, error: BaseException) -> None:
+        """Stop the process with an exit code that says so."""
+        if self.failure is None:
+            self.failure = error
+        self.stopping.set()
+
+    async def wait_provisioned(self) -> None:
+        """Return when the streams are there; meanwhile the process is not ready."""
+        tries = 0
+        while not self.stopping.is_set():
+            try:
+                await check_provisioned(self.connection, self.settings.partitions)
+            except (NotProvisioned, QueueUnavailable) as error:
+                if tries % PROVISION_SAY_EVERY == 0:
+                    log.warning("waiting_for_streams", error=error.message)
+                tries += 1
+                await asyncio.sleep(PROVISION_PAUSE_S)
+            else:
+                self._provisioned = True
+                return
+
+    async def cancel_tasks(self) -> None:
+        """End the side tasks."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("task_failed", task=task.get_name(), exc_info=error)
+            self.fail(error)
+
+
+def run(name: str, settings: ServiceSettings, serve: Callable[[Process], Awaitable[None]]) -> int:
+    """Run a service until SIGTERM or SIGINT and return its exit code.
+
+    Args:
+        name: the service's name.
+        settings: its settings.
+        serve: does the work; returns when `process.stopping` is set and work is drained.
+    """
+    logs.configure(settings.log_level, settings.log_format, service=name)
+    try:
+        return uvloop.run(_run(name, settings, serve))
+    except OSError as error:
+        address = f"{settings.health_host}:{settings.health_port}"
+        print(f"error: cannot listen on {address}: {error.strerror}", file=sys.stderr)
+        return 1
+
+
+async def _run(
+    name: str, settings: ServiceSettings, serve: Callable[[Process], Awaitable[None]]
+) -> int:
+    process = Process(name, settings)
+    _obey_signals(process)
+    await process.health.start()
+    working = asyncio.create_task(_work(process, serve), name=name)
+    try:
+        await _until_done(process, working)
+    except SkelgraphError as error:
+        process.fail(error)
+        log.error("failed", code=error.code, error=error.message)  # noqa: TRY400  # typed, no trace
+    finally:
+        await process.cancel_tasks()
+        await process.connection.close()
+        await process.health.stop()
+    log.info("stopped")
+    return 1 if process.failure else 0
+
+
+async def _work(process: Process, serve: Callable[[Process], Awaitable[None]]) -> None:
+    await process.connection.open()
+    process.spawn(_notice_closed(process), "nats closed")
+    await process.wait_provisioned()
+    if not process.stopping.is_set():
+        await serve(process)
+
+
+async def _until_done(process: Process, working: asyncio.Task[None]) -> None:
+    """Wait for the work to end; before it has begun a signal ends it at once."""
+    stopping = asyncio.create_task(process.stopping.wait(), name="stopping")
+    await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not working.done():
+        log.info("draining", limit_s=process.settings.drain_s)
+        # Draining is bounded by `serve` itself; this bound is for what hangs before or after it.
+        _, hanging = await asyncio.wait([working], timeout=process.settings.drain_s + 2)
+        if hanging:
+            working.cancel()
+            await asyncio.wait([working])
+            return
+    await working
+
+
+async def _notice_closed(process: Process) -> None:
+    await process.connection.closed.wait()
+    raise QueueUnavailable("the connection was closed for good")
+
+
+def _obey_signals(process: Process) -> None:
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, process.stopping.set)

@@ -1,0 +1,65 @@
+"""Structured logs: one line a transition, readable at a terminal, JSON for a collector."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Final
+
+import orjson
+import structlog
+from structlog.typing import Processor
+
+_LEVELS: Final = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+}
+
+
+def configure(level: str = "info", style: str = "auto", **bound: str) -> None:
+    """Set up logging of this process to stderr.
+
+    Args:
+        level: least severe line to log.
+        style: `console`, `json`, or `auto` (console if stderr is a terminal).
+        bound: fields that stand in every line, such as the service's name.
+    """
+    for_eyes = style == "console" or (style == "auto" and sys.stderr.isatty())
+    structlog.configure(
+        processors=_processors(for_eyes=for_eyes),
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=_factory(for_eyes=for_eyes),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(**bound)
+    # Libraries log by the standard module; only what is wrong is of interest.
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
+
+
+def _processors(*, for_eyes: bool) -> list[Processor]:
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.StackInfoRenderer(),
+    ]
+    if for_eyes:
+        return [
+            *shared,
+            structlog.processors.TimeStamper("%H:%M:%S.%f", utc=False),
+            structlog.dev.ConsoleRenderer(),
+        ]
+    return [
+        *shared,
+        structlog.processors.TimeStamper("iso", utc=True),
+        structlog.processors.dict_tracebacks,
+        structlog.processors.JSONRenderer(serializer=orjson.dumps),
+    ]
+
+
+def _factory(*, for_eyes: bool) -> structlog.PrintLoggerFactory | structlog.BytesLoggerFactory:
+    if for_eyes:
+        return structlog.PrintLoggerFactory(sys.stderr)
+    return structlog.BytesLoggerFactory(sys.stderr.buffer)

@@ -1,0 +1,72 @@
+"""All metrics of all services, in Prometheus form.
+
+Labels are bounded: pools, modes, error codes, kinds; never ids or texts.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_DECODING_S: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
+_QUEUE_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5, 20, 60)
+
+REQUESTS_ENDED: Final = Counter(
+    "skelgraph_requests_ended_total", "Requests by how they ended", ["end"]
+)
+ANSWER_S: Final = Histogram(
+    "skelgraph_answer_seconds", "From stored request to answer", ["mode"], buckets=_DECODING_S
+)
+OVERHEAD_S: Final = Histogram(
+    "skelgraph_overhead_seconds",
+    "Wall time not spent in engines or waiting for a slot",
+    buckets=_QUEUE_S,
+)
+PLAN_S: Final = Histogram(
+    "skelgraph_plan_seconds", "Engine time of plans", ["mode"], buckets=_DECODING_S
+)
+PLANNED_NODES: Final = Histogram(
+    "skelgraph_planned_nodes",
+    "Nodes a plan",
+    ["mode"],
+    buckets=(1, 2, 3, 4, 5, 6, 8, 12, 16, 32, 64),
+)
+NODE_QUEUED_S: Final = Histogram(
+    "skelgraph_node_queued_seconds", "From release to engine call", ["pool"], buckets=_QUEUE_S
+)
+NODE_FIRST_TOKEN_S: Final = Histogram(
+    "skelgraph_node_first_token_seconds",
+    "From engine call to first token",
+    ["pool"],
+    buckets=_DECODING_S,
+)
+NODE_DECODE_S: Final = Histogram(
+    "skelgraph_node_decode_seconds",
+    "Engine time of a node",
+    ["pool", "difficulty"],
+    buckets=_DECODING_S,
+)
+TOKENS: Final = Counter(
+    "skelgraph_tokens_total",
+    "Tokens by pool and kind (prompt, cached, generated)",
+    ["pool", "kind"],
+)
+NODE_FAILURES: Final = Counter(
+    "skelgraph_node_failures_total", "Failed attempts by pool and error code", ["pool", "code"]
+)
+NODES_RELEASED: Final = Counter(
+    "skelgraph_nodes_released_total", "Nodes handed to a pool", ["pool", "kind"]
+)
+DEAD_LETTERS: Final = Counter("skelgraph_dead_letters_total", "Nodes that failed for good")
+IN_FLIGHT: Final = Gauge(
+    "skelgraph_in_flight", "Requests or nodes that this process holds", ["kind"]
+)
+SLOTS: Final = Gauge("skelgraph_slots", "Work that this process takes at once", ["kind"])
+
+
+def count_tokens(pool: str, prompt: int, cached: int, generated: int) -> None:
+    """Count the tokens of one engine call."""
+    TOKENS.labels(pool, "prompt").inc(prompt)
+    TOKENS.labels(pool, "cached").inc(cached)
+    TOKENS.labels(pool, "generated").inc(generated)

@@ -1,0 +1,156 @@
+"""The durable publisher: what it reports as stored is stored, whatever happens meanwhile.
+
+One inbox takes all acks of JetStream; a publish is repeated with the same message id
+until it is acked or out of time. nats-py's
+`publish_async` loses futures when the server restarts (ADR 0005).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+from collections.abc import Mapping
+from enum import Enum
+from typing import Final
+
+import orjson
+import structlog
+from nats.aio.msg import Msg
+
+from proto.errors import Busy, MessageTooLarge, QueueUnavailable
+from proto.names import Header
+from services.runtime.connection import Connection
+
+log = structlog.get_logger()
+
+#: A publish that is not acked after this long is sent again.
+RESEND_S: Final = 1.5
+#: First wait before sending again what JetStream could not take yet.
+NOT_YET_S: Final = 0.05
+WINDOW: Final = 256
+
+_WRONG_LAST_SEQUENCE: Final = {10071, 10164}
+_STORE_FAILED: Final = 10077
+_RESOURCES_EXCEEDED: Final = {10023, 10028, 10047, 10122}
+_MESSAGE_TOO_LARGE: Final = {10054, 10097}
+
+
+class Outcome(Enum):
+    """What became of a publish."""
+
+    STORED = "stored"
+    #: The subject holds a message already; ours is not stored.
+    REFUSED = "refused"
+
+
+class DurablePublisher:
+    """Publishes to JetStream with acks, repeats and a bounded window.
+
+    Args:
+        connection: an open connection.
+        window: how many publishes may wait for their acks at once.
+    """
+
+    def __init__(self, connection: Connection, *, window: int = WINDOW) -> None:
+        self._connection = connection
+        self._window = asyncio.Semaphore(window)
+        self._prefix = f"_INBOX.{secrets.token_hex(11)}"
+        self._tokens = itertools.count()
+        self._waiting: dict[str, asyncio.Future[Msg]] = {}
+
+    async def open(self) -> None:
+        """Subscribe to the acks."""
+        await self._connection.subscribe(f"{self._prefix}.*", self._acked)
+        self._connection.on_reconnect(self._resend_all)
+
+    async def publish(
+        self,
+        subject: str,
+        data: bytes,
+        *,
+        headers: Mapping[str, str] | None = None,
+        first: bool = False,
+        timeout_s: float | None = None,
+    ) -> Outcome:
+        """Store `data` under `subject` and return what became of it.
+
+        Args:
+            subject: a subject that a stream captures.
+            data: the message's body.
+            headers: further headers.
+            first: refuse unless the subject holds no message yet.
+            timeout_s: give up after this long; by default never.
+
+        Raises:
+            MessageTooLarge: body and headers are larger than NATS takes.
+            Busy: the stream is at its limit.
+            QueueUnavailable: not acked in time.
+        """
+        if len(data) > self._connection.max_payload_bytes:
+            raise MessageTooLarge(
+                f"{subject}: {len(data)} of at most {self._connection.max_payload_bytes} bytes"
+            )
+        marked = {**(headers or {}), Header.MSG_ID.value: secrets.token_hex(11)}
+        if first:
+            marked[Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value] = "0"
+        async with self._window:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    return await self._until_acked(subject, data, marked)
+            except TimeoutError:
+                raise QueueUnavailable(f"{subject}: not stored within {timeout_s} s") from None
+
+    async def _until_acked(self, subject: str, data: bytes, headers: dict[str, str]) -> Outcome:
+        pause_s = NOT_YET_S
+        while True:
+            ack = await self._send_once(subject, data, headers)
+            outcome = _read_ack(subject, ack) if ack else None
+            if outcome:
+                return outcome
+            if ack:  # JetStream is there but cannot take it yet: starting, or electing a leader
+                await asyncio.sleep(pause_s)
+                pause_s = min(1.0, pause_s * 2)
+
+    async def _send_once(self, subject: str, data: bytes, headers: dict[str, str]) -> Msg | None:
+        await self._connection.wait_connected()
+        inbox = f"{self._prefix}.{next(self._tokens)}"
+        acked: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
+        self._waiting[inbox] = acked
+        try:
+            await self._connection.publish(subject, data, reply=inbox, headers=headers)
+            async with asyncio.timeout(RESEND_S):
+                return await acked
+        except TimeoutError:
+            return None
+        finally:
+            del self._waiting[inbox]
+
+    async def _acked(self, message: Msg) -> None:
+        waiting = self._waiting.get(message.subject)
+        if waiting and not waiting.done():
+            waiting.set_result(message)
+
+    def _resend_all(self) -> None:
+        for waiting in self._waiting.values():
+            if not waiting.done():
+                waiting.set_exception(TimeoutError("reconnected"))
+
+
+def _read_ack(subject: str, ack: Msg) -> Outcome | None:
+    """Return the outcome in `ack`, or None if it is worth trying again."""
+    if not ack.data:  # 503: nobody listens on the subject (yet)
+        return None
+    answer = orjson.loads(ack.data)
+    error = answer.get("error")
+    if not error:
+        return Outcome.STORED
+    err_code, description = int(error.get("err_code", 0)), str(error.get("description", ""))
+    if err_code in _WRONG_LAST_SEQUENCE or "per subject" in description:
+        return Outcome.REFUSED
+    if err_code == _STORE_FAILED or err_code in _RESOURCES_EXCEEDED:
+        raise Busy(f"{subject}: {description}", retry_after_s=2.0)
+    if err_code in _MESSAGE_TOO_LARGE:
+        raise MessageTooLarge(f"{subject}: {description}")
+    log.warning("publish_not_taken", subject=subject, error=description, err_code=err_code)
+    return None

@@ -1,0 +1,281 @@
+"""Pulling from a durable consumer, continuously and by credit.
+
+One long-lived inbox a consumer; pull requests for exactly the messages that there is
+room for, with short expiries, sent again at once after a reconnect. nats-py's `fetch`
+stalls after restarts and after empty fetches (ADR 0005); it also knows no priority
+groups, which pin a partition to one assembler (NATS ADR-42).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import secrets
+from collections.abc import Callable
+from typing import Final
+
+import orjson
+import structlog
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from proto.names import Header
+from services.runtime.connection import Connection, Json
+
+log = structlog.get_logger()
+
+#: A standing pull is renewed after this long: a frozen process holds no more than it asked for.
+EXPIRES_S: Final = 2.0
+#: Room for the server's word that a pull has expired, before it is taken for lost.
+EXPIRY_MARGIN_S: Final = 0.5
+#: A pull that does not wait is answered after a round trip, or the server is away.
+INSTANT_S: Final = 1.0
+#: Wait before asking again when the consumer is not there (yet).
+MISSING_PAUSE_S: Final = 0.5
+
+_WRONG_PIN = "423"
+_GONE = {"409", "503"}
+
+
+class Delivery:
+    """A message of a durable consumer, to be acked."""
+
+    __slots__ = ("_connection", "_msg", "stored_at", "stream_seq", "times")
+
+    def __init__(self, connection: Connection, msg: Msg) -> None:
+        self._connection = connection
+        self._msg = msg
+        meta = msg.metadata
+        #: Position in the stream.
+        self.stream_seq = meta.sequence.stream
+        #: How many times it has been delivered, this time included.
+        self.times = meta.num_delivered
+        #: When NATS stored it, in seconds since the epoch.
+        self.stored_at = meta.timestamp.timestamp()
+
+    @property
+    def subject(self) -> str:
+        """The subject under which it was stored."""
+        return self._msg.subject
+
+    @property
+    def data(self) -> bytes:
+        """The body."""
+        return self._msg.data
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers; empty if there are none."""
+        return self._msg.headers or {}
+
+    @property
+    def trace(self) -> dict[str, str]:
+        """The trace context to pass on with what follows from this message."""
+        traceparent = self.headers.get(Header.TRACEPARENT)
+        return {Header.TRACEPARENT.value: traceparent} if traceparent else {}
+
+    async def ack(self) -> None:
+        """It is done; what follows from it is stored."""
+        await self._say(b"+ACK")
+
+    async def nak(self, delay_s: float = 0) -> None:
+        """Give it back, to be delivered again after `delay_s`."""
+        delay = b' {"delay": %d}' % int(delay_s * 1e9) if delay_s else b""
+        await self._say(b"-NAK" + delay)
+
+    async def in_progress(self) -> None:
+        """It is being worked on: start its ack wait anew."""
+        await self._say(b"+WPI")
+
+    async def _say(self, word: bytes) -> None:
+        await self._connection.publish(self._msg.reply, word)
+
+
+class ConsumerPull:
+    """A standing demand for messages of one durable consumer.
+
+    Args:
+        connection: an open connection.
+        stream: the stream's name.
+        consumer: the durable consumer's name.
+        on_message: called for each message; must not block.
+        group: priority group, if the consumer has one.
+        on_pin: called with the new pin when the server pins the consumer to us, and with
+            None when it has pinned it to somebody else.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        stream: str,
+        consumer: str,
+        on_message: Callable[[Delivery], None],
+        *,
+        group: str | None = None,
+        on_pin: Callable[[str | None], None] | None = None,
+        expires_s: float = EXPIRES_S,
+    ) -> None:
+        self._connection = connection
+        self._api = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._name = consumer
+        self._on_message = on_message
+        self._group = group
+        self._on_pin = on_pin
+        self._expires_s = expires_s
+        self._inbox = f"_INBOX.{secrets.token_hex(11)}"
+        self._ids = itertools.count()
+        self._subscription: Subscription | None = None
+        self._open: dict[str, tuple[int, float]] = {}  # pull id → messages still due, expiry
+        self._instant: asyncio.Future[bool] | None = (
+            None  # whether a no-wait pull brought something
+        )
+        self._wanted = 0
+        self._pin: str | None = None
+        self._changed = asyncio.Event()
+        self._renewing: asyncio.Task[None] | None = None
+        self._missing = False
+
+    async def start(self) -> None:
+        """Subscribe; nothing is pulled until something is wanted."""
+        self._subscription = await self._connection.subscribe(f"{self._inbox}.*", self._received)
+        self._connection.on_reconnect(self._forget_open)
+        self._renewing = asyncio.create_task(self._renew(), name=f"pull {self._name}")
+
+    async def stop(self) -> None:
+        """Ask for no more; a message on its way is given back by its ack wait."""
+        self._wanted = 0
+        self._connection.forget(self._forget_open)
+        if self._renewing:
+            self._renewing.cancel()
+            await asyncio.wait([self._renewing])
+        if self._subscription:
+            with contextlib.suppress(Exception):  # the connection may be gone
+                await self._subscription.unsubscribe()
+
+    @property
+    def task(self) -> asyncio.Task[None]:
+        """The task that renews the pulls; its end is the end of deliveries."""
+        if self._renewing is None:
+            raise RuntimeError("not started")
+        return self._renewing
+
+    @property
+    def due(self) -> int:
+        """Messages asked for and not yet here."""
+        return sum(count for count, _ in self._open.values())
+
+    def want(self, count: int) -> None:
+        """Keep `count` messages asked for. Fewer than before takes effect as pulls expire."""
+        self._wanted = count
+        if count > self.due:
+            self._changed.set()
+
+    async def take_now(self) -> bool:
+        """Take one message if there is one now; standing pulls must not be due meanwhile."""
+        pull = f"{self._inbox}.{next(self._ids)}"
+        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._instant = answer
+        try:
+            await self._ask(pull, {"batch": 1, "no_wait": True})
+            async with asyncio.timeout(INSTANT_S):
+                return await answer
+        except TimeoutError:
+            return False
+        finally:
+            self._instant = None
+
+    async def _renew(self) -> None:
+        while True:
+            self._changed.clear()
+            self._drop_expired()
+            missing = self._wanted - self.due
+            if missing > 0:
+                await self._connection.wait_connected()
+                if self._missing:
+                    await asyncio.sleep(MISSING_PAUSE_S)
+                    self._missing = False
+                await self._pull(missing)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._next_expiry_s()):
+                    await self._changed.wait()
+
+    async def _pull(self, count: int) -> None:
+        pull = f"{self._inbox}.{next(self._ids)}"
+        expiry = asyncio.get_running_loop().time() + self._expires_s + EXPIRY_MARGIN_S
+        self._open[pull] = (count, expiry)
+        await self._ask(pull, {"batch": count, "expires": int(self._expires_s * 1e9)})
+
+    async def _ask(self, pull: str, request: Json) -> None:
+        if self._group:
+            request["group"] = self._group
+            if self._pin:
+                request["id"] = self._pin
+        await self._connection.publish(self._api, orjson.dumps(request), reply=pull)
+
+    async def _received(self, msg: Msg) -> None:
+        if msg.subject.startswith(self._inbox):
+            self._status(msg)
+            return
+        pin = (msg.headers or {}).get("Nats-Pin-Id")
+        if pin and pin != self._pin:
+            self._pinned(pin)
+        self._count_down()
+        self._on_message(Delivery(self._connection, msg))
+
+    def _status(self, msg: Msg) -> None:
+        status = (msg.headers or {}).get("Status", "")
+        if status == "100":
+            return
+        if status == _WRONG_PIN:
+            self._pinned(None)
+        if status in _GONE:
+            description = (msg.headers or {}).get("Description", "")
+            if "Exceeded" not in description and "Completed" not in description:
+                log.warning("pull_refused", consumer=self._name, status=status, reason=description)
+                self._missing = True
+        self._close_pull(msg.subject)
+
+    def _close_pull(self, pull: str) -> None:
+        if self._open.pop(pull, None) is None:
+            self._settle_instant(brought=False)
+        self._changed.set()
+
+    def _count_down(self) -> None:
+        """Attribute a message to the oldest pull; the server serves them in that order."""
+        if not self._open:
+            self._settle_instant(brought=True)
+            return
+        pull, (count, expiry) = next(iter(self._open.items()))
+        if count > 1:
+            self._open[pull] = (count - 1, expiry)
+        else:
+            del self._open[pull]
+        if self.due <= self._wanted // 2:
+            self._changed.set()
+
+    def _settle_instant(self, *, brought: bool) -> None:
+        if self._instant and not self._instant.done():
+            self._instant.set_result(brought)
+
+    def _pinned(self, pin: str | None) -> None:
+        if pin == self._pin:
+            return
+        self._pin = pin
+        if self._on_pin:
+            self._on_pin(pin)
+
+    def _drop_expired(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for pull in [pull for pull, (_, expiry) in self._open.items() if expiry <= now]:
+            del self._open[pull]
+
+    def _next_expiry_s(self) -> float | None:
+        if not self._open:
+            return None
+        now = asyncio.get_running_loop().time()
+        return max(0.001, min(expiry for _, expiry in self._open.values()) - now)
+
+    def _forget_open(self) -> None:
+        self._open.clear()
+        self._changed.set()

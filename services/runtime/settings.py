@@ -1,0 +1,132 @@
+"""Settings of a service: environment variables, or flags of the same name.
+
+A setting `nats_url` is the variable `SKELGRAPH_NATS_URL` and the flag `--nats-url`;
+the flag wins. `--help` lists them all with units and defaults.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Literal, NoReturn, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    CliApp,
+    NoDecode,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+ENV_PREFIX = "SKELGRAPH_"
+
+
+class ServiceSettings(BaseSettings):
+    """What every service can be told."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        frozen=True,
+        extra="ignore",
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_avoid_json=True,
+    )
+
+    nats_url: str = Field("nats://127.0.0.1:4222", description="NATS servers, separated by commas")
+    nats_creds: str | None = Field(None, description="path of a NATS credentials file")
+    replicas: int = Field(1, ge=1, le=5, description="copies of each stream, when provisioning")
+    partitions: int = Field(
+        8, ge=1, le=256, description="partitions of the event log, the same in all services"
+    )
+    ack_wait_s: float = Field(
+        10,
+        ge=0.5,
+        le=600,
+        description="seconds after which a silent worker's message is redelivered",
+    )
+    drain_s: float = Field(
+        30, ge=0, le=3600, description="seconds that running work may take after SIGTERM"
+    )
+    health_host: str = Field("127.0.0.1", description="address of /livez, /readyz and /metrics")
+    health_port: int = Field(0, ge=0, le=65535, description="port of the same; 0: any free port")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="least severe line to log"
+    )
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="console: for eyes; json: for a collector; auto: by the terminal"
+    )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: object) -> None:
+        """Name the variable of each setting in its help."""
+        super().__pydantic_init_subclass__(**kwargs)
+        for name, field in cls.model_fields.items():
+            variable = f"[{ENV_PREFIX}{name.upper()}]"
+            if variable not in (field.description or ""):
+                field.description = f"{field.description} {variable}"
+
+    @classmethod
+    def load(cls, argv: Sequence[str] | None = None) -> Self:
+        """Read flags and environment; on a bad value say which and exit with 2."""
+        args = list(sys.argv[1:] if argv is None else argv)
+        try:
+            return CliApp.run(cls, cli_args=args)
+        except (ValidationError, SettingsError) as error:
+            _complain(error)
+
+    def servers(self) -> list[str]:
+        """The NATS servers as a list."""
+        return [server.strip() for server in self.nats_url.split(",") if server.strip()]
+
+
+Urls = Annotated[tuple[str, ...], NoDecode]
+
+
+class EngineSettings(ServiceSettings):
+    """What a service that calls engines can be told."""
+
+    large_urls: Urls = Field((), description="engines of the large pool, separated by commas")
+    small_urls: Urls = Field((), description="engines of the small pool, separated by commas")
+    large_model: str | None = Field(None, description="model name to ask the large pool for")
+    small_model: str | None = Field(None, description="model name to ask the small pool for")
+    engine_api_key: SecretStr | None = Field(None, description="bearer token for the engines")
+    engine_dialect: Literal["auto", "tgi", "vllm", "sglang", "llamacpp", "plain"] = Field(
+        "auto", description="what the engines speak; auto: ask them"
+    )
+    connect_timeout_s: float = Field(2, gt=0, description="seconds to reach an engine")
+    first_token_timeout_s: float = Field(60, gt=0, description="seconds until the first token")
+    between_tokens_timeout_s: float = Field(30, gt=0, description="seconds between two tokens")
+    total_timeout_s: float = Field(600, gt=0, description="seconds for one engine call")
+
+    @field_validator("large_urls", "small_urls", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return (
+            tuple(filter(None, map(str.strip, value.split(","))))
+            if isinstance(value, str)
+            else value
+        )
+
+    @field_validator("large_urls", "small_urls")
+    @classmethod
+    def _http(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
+        for url in urls:
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(f"{url!r} is not an http:// or https:// address")
+        return urls
+
+
+def _complain(error: ValidationError | SettingsError) -> NoReturn:
+    if isinstance(error, ValidationError):
+        for line in error.errors(include_url=False, include_input=False):
+            name = str(line["loc"][0]) if line["loc"] else "settings"
+            flag = f"--{name.replace('_', '-')} [{ENV_PREFIX}{name.upper()}]"
+            print(f"error: {flag}: {line['msg']}", file=sys.stderr)
+    else:
+        print(f"error: {error}", file=sys.stderr)
+    raise SystemExit(2)
+
+
+__all__ = ["EngineSettings", "ServiceSettings", "Urls"]

@@ -1,0 +1,225 @@
+"""The work loop: a slot first, then the pull; marks from receipt; ack after the effect.
+
+Source of the shape: procrastinate's worker (slot before fetch, monitored tasks) and
+taskiq's and FastStream's defects (prefetch beyond the slots, no marks: work done twice).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import structlog
+
+from proto.errors import SkelgraphError
+from proto.names import Stream
+from services.runtime import metrics
+from services.runtime.connection import Connection
+from services.runtime.pull import ConsumerPull, Delivery
+
+log = structlog.get_logger()
+
+#: Marks are sent at this share of the ack wait.
+MARK_SHARE: Final = 1 / 3
+#: A handler that raised is tried again after this long, doubled each time.
+RETRY_S: Final = 0.5
+RETRY_MAX_S: Final = 30.0
+
+
+class Marks:
+    """Keeps held messages from being redelivered.
+
+    Args:
+        ack_wait_s: the consumer's ack wait.
+    """
+
+    def __init__(self, ack_wait_s: float) -> None:
+        self._every_s = ack_wait_s * MARK_SHARE
+        self._held: dict[int, Delivery] = {}
+
+    def hold(self, delivery: Delivery) -> None:
+        """Mark `delivery` as in progress until it is released."""
+        self._held[id(delivery)] = delivery
+
+    def release(self, delivery: Delivery) -> None:
+        """Mark `delivery` no longer."""
+        self._held.pop(id(delivery), None)
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    async def run(self) -> None:
+        """Send the marks, for ever."""
+        while True:
+            await asyncio.sleep(self._every_s)
+            for delivery in list(self._held.values()):
+                await delivery.in_progress()
+
+
+class Job:
+    """A delivery in a slot.
+
+    `slot_free_since` is when a slot was last known to be free (seconds since the epoch):
+    what waited from before then waited for a slot.
+    """
+
+    def __init__(self, delivery: Delivery, slot_free_since: float) -> None:
+        self.delivery = delivery
+        self.received_at = time.time()
+        self.slot_free_since = slot_free_since
+
+
+class WorkLoop:
+    """Takes messages into slots and runs a handler on each.
+
+    The message is acked when the handler returns, and given back when it raises.
+
+    Args:
+        connection: an open connection.
+        stream: a work queue.
+        consumers: its durable consumers, the most urgent first.
+        slots: how many messages are worked on at once.
+        handler: does the work and stores its effects.
+        ack_wait_s: the consumers' ack wait.
+        kind: what a message is (`node`, `request`), for metrics and logs.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        stream: Stream,
+        consumers: Sequence[str],
+        slots: int,
+        handler: Callable[[Job], Awaitable[None]],
+        *,
+        ack_wait_s: float,
+        kind: str,
+    ) -> None:
+        self._slots = slots
+        self._handler = handler
+        self._kind = kind
+        self._pulls = [
+            ConsumerPull(connection, stream, consumer, self._received) for consumer in consumers
+        ]
+        self._marks = Marks(ack_wait_s)
+        self._running: set[asyncio.Task[None]] = set()
+        self._naks: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        self._slot_free_since = time.time()
+        self._draining = False
+        metrics.SLOTS.labels(kind).set(slots)
+
+    async def run(self, stopping: asyncio.Event, *, drain_s: float) -> None:
+        """Work until `stopping` is set, then finish what runs within `drain_s`.
+
+        What is not done by then is cancelled and given back.
+        """
+        for pull in self._pulls:
+            await pull.start()
+        side_tasks = [
+            asyncio.create_task(self._fill(), name=f"fill {self._kind} slots"),
+            asyncio.create_task(self._marks.run(), name=f"{self._kind} marks"),
+        ]
+        stop = asyncio.create_task(stopping.wait(), name="stopping")
+        try:
+            watched = [stop, *side_tasks, *(pull.task for pull in self._pulls)]
+            await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            self._draining = True
+            for task in watched[1:]:
+                if task.done() and not task.cancelled():
+                    task.result()
+        finally:
+            stop.cancel()
+            side_tasks[0].cancel()
+            await self._drain(drain_s)
+            side_tasks[1].cancel()
+            await asyncio.wait([stop, *side_tasks])
+
+    async def _drain(self, drain_s: float) -> None:
+        self._draining = True
+        for pull in self._pulls:
+            await pull.stop()
+        if self._running:
+            log.info("draining", kind=self._kind, running=len(self._running))
+            _, late = await asyncio.wait(self._running, timeout=drain_s)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+        if self._naks:
+            await asyncio.wait(self._naks)
+
+    async def _fill(self) -> None:
+        """Keep as many messages asked for as there are free slots, the urgent ones first."""
+        while True:
+            self._changed.clear()
+            free = self._slots - len(self._running)
+            if free > 0 and await self._took_urgent():
+                continue
+            free = self._slots - len(self._running)
+            for pull in self._pulls:
+                pull.want(free)
+            await self._changed.wait()
+
+    async def _took_urgent(self) -> bool:
+        """With several consumers, ask them in their order what is there already."""
+        if len(self._pulls) == 1:
+            return False
+        for pull in self._pulls:
+            if not pull.due and await pull.take_now():
+                return True
+        return False
+
+    def _received(self, delivery: Delivery) -> None:
+        if self._draining or len(self._running) >= self._slots:
+            # Several consumers were asked for the same slot; another worker may have one.
+            nak = asyncio.create_task(delivery.nak(), name="nak")
+            self._naks.add(nak)
+            nak.add_done_callback(self._naks.discard)
+            return
+        job = Job(delivery, self._slot_free_since)
+        self._marks.hold(delivery)
+        task = asyncio.create_task(self._work(job), name=f"{self._kind} {delivery.subject}")
+        self._running.add(task)
+        task.add_done_callback(self._freed)
+        metrics.IN_FLIGHT.labels(self._kind).set(len(self._running))
+        self._changed.set()
+
+    def _freed(self, task: asyncio.Task[None]) -> None:
+        if len(self._running) == self._slots:
+            self._slot_free_since = time.time()
+        self._running.discard(task)
+        metrics.IN_FLIGHT.labels(self._kind).set(len(self._running))
+        self._changed.set()
+        if not task.cancelled() and (error := task.exception()):
+            log.error("work_failed", kind=self._kind, task=task.get_name(), exc_info=error)
+
+    async def _work(self, job: Job) -> None:
+        delivery = job.delivery
+        try:
+            await self._handler(job)
+            await delivery.ack()
+        except asyncio.CancelledError:
+            await delivery.nak()
+            raise
+        except SkelgraphError as error:
+            log.warning(
+                "work_given_back",
+                kind=self._kind,
+                code=error.code,
+                error=error.message,
+                times=delivery.times,
+            )
+            await delivery.nak(_pause_s(delivery.times))
+        except Exception:
+            # A defect: the message goes back so that nothing is lost, the task's death is logged.
+            await delivery.nak(_pause_s(delivery.times))
+            raise
+        finally:
+            self._marks.release(delivery)
+
+
+def _pause_s(times: int) -> float:
+    return min(RETRY_MAX_S, RETRY_S * float(2 ** min(times - 1, 10)))

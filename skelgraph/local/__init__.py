@@ -1,0 +1,1 @@
+"""The local stack: a real nats-server, real engines and every service, on one machine."""

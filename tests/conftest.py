@@ -1,0 +1,79 @@
+"""What tests stand on: a real nats-server, the runtime over it, real models."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from services.runtime.connection import Connection
+from services.runtime.facts import EventLog
+from services.runtime.publisher import DurablePublisher
+from services.runtime.streams import StreamLimits, provision
+from skelgraph.local.models import ensure_model
+from skelgraph.local.nats import NatsServer
+
+settings.register_profile(
+    "shared", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("shared")
+
+#: Short, so that what a dead process held comes back while the test waits.
+ACK_WAIT_S = 1.5
+PARTITIONS = 2
+
+
+@dataclass
+class Runtime:
+    """An open connection to a provisioned server, and what services make of it."""
+
+    server: NatsServer
+    connection: Connection
+    publisher: DurablePublisher
+    events: EventLog
+
+
+@pytest.fixture
+async def nats_server(tmp_path: Path) -> AsyncIterator[NatsServer]:
+    """A nats-server of the test's own; may be killed and restarted."""
+    async with NatsServer(tmp_path / "nats") as server:
+        yield server
+
+
+@pytest.fixture
+async def runtime(nats_server: NatsServer) -> AsyncIterator[Runtime]:
+    """The runtime over a provisioned server."""
+    async with AsyncExitStack() as stack:
+        yield await open_runtime(stack, nats_server)
+
+
+@pytest.fixture
+async def another(nats_server: NatsServer, runtime: Runtime) -> AsyncIterator[Runtime]:
+    """A second process' view of the same server."""
+    async with AsyncExitStack() as stack:
+        yield await open_runtime(stack, nats_server)
+
+
+async def open_runtime(
+    stack: AsyncExitStack,
+    server: NatsServer,
+    change: Callable[[StreamLimits], StreamLimits] = lambda limits: limits,
+) -> Runtime:
+    """Connect, provision, and open a publisher; `stack` closes it all."""
+    connection = Connection([server.url], name="test")
+    await connection.open(timeout_s=5)
+    stack.push_async_callback(connection.close)
+    await provision(connection, change(StreamLimits(partitions=PARTITIONS, ack_wait_s=ACK_WAIT_S)))
+    publisher = DurablePublisher(connection)
+    await publisher.open()
+    return Runtime(server, connection, publisher, EventLog(connection, publisher, PARTITIONS))
+
+
+@pytest.fixture(scope="session")
+def small_model() -> Path:
+    """SmolLM2-135M as a GGUF file; fetched once."""
+    return ensure_model("smollm2-135m")

@@ -1,0 +1,53 @@
+"""The event log keeps the first of each fact and gives back all of a request."""
+
+from __future__ import annotations
+
+import pytest
+
+from proto.errors import NotProvisioned
+from services.runtime.streams import StreamLimits, check_provisioned, provision
+from tests.conftest import ACK_WAIT_S, PARTITIONS, Runtime
+from tests.facts import REQUEST, accepted, decoded, failed, plan, planned
+
+
+async def test_a_fact_is_stored_once(runtime: Runtime, another: Runtime) -> None:
+    ours, theirs = decoded(1, text="Ours."), decoded(1, text="Theirs.")
+    assert await runtime.events.append(ours)
+    assert not await another.events.append(theirs)
+    assert [stored.fact for stored in await runtime.events.read(REQUEST)] == [ours]
+
+
+async def test_all_facts_of_a_request_come_back_in_order_and_no_others(runtime: Runtime) -> None:
+    facts = [
+        accepted(),
+        planned(1),
+        planned(2, [1]),
+        plan([1, 2]),
+        failed(1),
+        decoded(1, attempt=2),
+    ]
+    for fact in facts:
+        await runtime.events.append(fact, headers={"traceparent": "00-a-b-01"})
+    await runtime.events.append(accepted("r1x"))
+    stored = await runtime.events.read(REQUEST)
+    assert [one.fact for one in stored] == facts
+    assert {one.headers["traceparent"] for one in stored} == {"00-a-b-01"}
+    assert [one.stored_at for one in stored] == sorted(one.stored_at for one in stored)
+
+
+async def test_an_unknown_request_has_no_facts(runtime: Runtime) -> None:
+    assert await runtime.events.read("nobody") == []
+    assert not await runtime.events.has_ended("nobody")
+
+
+async def test_provisioning_again_keeps_what_is_stored(runtime: Runtime) -> None:
+    await runtime.events.append(accepted())
+    limits = StreamLimits(partitions=PARTITIONS, ack_wait_s=ACK_WAIT_S, max_queued_requests=5)
+    await provision(runtime.connection, limits)
+    assert len(await runtime.events.read(REQUEST)) == 1
+
+
+async def test_a_service_with_other_partitions_than_the_log_is_told_so(runtime: Runtime) -> None:
+    await check_provisioned(runtime.connection, PARTITIONS)
+    with pytest.raises(NotProvisioned, match="SKELGRAPH_PARTITIONS"):
+        await check_provisioned(runtime.connection, 1)

@@ -1,0 +1,104 @@
+"""What the publisher reports as stored is stored; what it reports as refused is not."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+import pytest
+
+from proto.errors import Busy, MessageTooLarge, QueueUnavailable
+from proto.names import Stream, Subjects
+from services.runtime.publisher import Outcome
+from services.runtime.streams import StreamLimits
+from skelgraph.local.nats import NatsServer
+from tests.conftest import Runtime, open_runtime
+
+
+async def count(runtime: Runtime, stream: Stream) -> int:
+    info = await runtime.connection.api(f"STREAM.INFO.{stream}")
+    state = info["state"]
+    assert isinstance(state, dict)
+    return int(state["messages"])
+
+
+async def test_queued_work_is_unique_per_subject(runtime: Runtime) -> None:
+    subject = Subjects.request("r1")
+    outcomes = [await runtime.publisher.publish(subject, b"{}") for _ in range(3)]
+    assert outcomes == [Outcome.STORED, Outcome.REFUSED, Outcome.REFUSED]
+    assert await count(runtime, Stream.REQUESTS) == 1
+
+
+async def test_queued_work_stays_unique_after_a_crash_of_the_server(runtime: Runtime) -> None:
+    subject = Subjects.request("r1")
+    await runtime.publisher.publish(subject, b"{}")
+    await asyncio.to_thread(runtime.server.restart)
+    assert await runtime.publisher.publish(subject, b"{}") is Outcome.REFUSED
+
+
+async def test_the_first_fact_wins_also_among_many_at_once(
+    runtime: Runtime, another: Runtime
+) -> None:
+    subject = runtime.events.subjects.end("r1")
+    publishers = [runtime.publisher, another.publisher] * 10
+    outcomes = await asyncio.gather(
+        *(publisher.publish(subject, b"{}", first=True) for publisher in publishers)
+    )
+    assert outcomes.count(Outcome.STORED) == 1
+    assert outcomes.count(Outcome.REFUSED) == 19
+
+
+async def test_a_full_queue_says_busy_and_when_to_come_back(nats_server: NatsServer) -> None:
+    def tiny(limits: StreamLimits) -> StreamLimits:
+        return limits.model_copy(update={"max_queued_requests": 2})
+
+    async with AsyncExitStack() as stack:
+        runtime = await open_runtime(stack, nats_server, tiny)
+        for number in range(2):
+            await runtime.publisher.publish(Subjects.request(f"r{number}"), b"{}")
+        with pytest.raises(Busy) as caught:
+            await runtime.publisher.publish(Subjects.request("r9"), b"{}")
+        assert caught.value.retry_after_s
+
+
+async def test_a_message_that_nats_would_drop_is_refused_before_it_is_sent(
+    runtime: Runtime,
+) -> None:
+    body = b"x" * (runtime.connection.max_payload_bytes + 1)
+    with pytest.raises(MessageTooLarge, match="bytes"):
+        await runtime.publisher.publish(Subjects.request("r1"), body)
+    assert await runtime.publisher.publish(Subjects.request("r1"), b"{}") is Outcome.STORED
+
+
+async def test_without_a_server_publishing_ends_in_time(runtime: Runtime) -> None:
+    await asyncio.to_thread(runtime.server.kill)
+    with pytest.raises(QueueUnavailable):
+        await runtime.publisher.publish(Subjects.request("r1"), b"{}", timeout_s=0.5)
+
+
+async def test_everything_acked_is_stored_once_through_crashes_of_the_server(
+    runtime: Runtime,
+) -> None:
+    total, done = 600, 0
+    third, two_thirds = asyncio.Event(), asyncio.Event()
+
+    async def publish(number: int) -> None:
+        nonlocal done
+        subject = runtime.events.subjects.decoded(f"r{number}", 1)
+        assert await runtime.publisher.publish(subject, b"{}", first=True)
+        done += 1
+        if done == total // 3:
+            third.set()
+        if done == 2 * total // 3:
+            two_thirds.set()
+
+    async def one_after_another(start: int) -> None:
+        for number in range(start, total, 6):
+            await publish(number)
+
+    lanes = asyncio.gather(*(one_after_another(start) for start in range(6)))
+    for moment in (third, two_thirds):
+        await moment.wait()
+        await asyncio.to_thread(runtime.server.restart)
+    await lanes
+    assert await count(runtime, Stream.EVENTS) == total
