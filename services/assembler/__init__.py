@@ -1,0 +1,1 @@
+"""Owns each request: folds its facts, releases its nodes, writes its end."""

@@ -1,0 +1,321 @@
+"""The graph of one request: a fold of its facts, and what follows from them.
+
+Pure: no clock, no I/O. Folding a fact twice changes nothing, and the end is the same
+in whatever order the facts come. A fold costs as much as the node has dependants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from proto.messages import (
+    DecodeNode,
+    ErrorInfo,
+    Fact,
+    NodeDecoded,
+    NodeFailed,
+    NodePlanned,
+    NodeSpec,
+    NodeText,
+    PlanCompleted,
+    RequestAccepted,
+    ResolvedMode,
+)
+from proto.names import DIRECT_NODE, Band, Pool
+
+#: A fact's place in a request: its kind, and node and attempt where it has them.
+Key = tuple[str, int, int]
+
+DIRECT_SPEC: Final = NodeSpec(id=DIRECT_NODE, summary="", difficulty="hard")
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how soon a failed node is tried again.
+
+    The first retry is at once (on another endpoint, where there is one); the later ones
+    wait `backoff_s`, doubled each time. After `escalate_after` failures in the small pool
+    the node goes to the large one.
+    """
+
+    max_attempts: int = 4
+    escalate_after: int = 2
+    backoff_s: float = 0.5
+
+    def delay_s(self, failures: int) -> float:
+        """Seconds to wait after `failures` failures."""
+        return self.backoff_s * float(2 ** (failures - 2)) if failures > 1 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Work that is to be handed to a pool, after `delay_s`."""
+
+    work: DecodeNode
+    band: Band
+    delay_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """A node that failed for good."""
+
+    work: DecodeNode
+    attempts: int
+    error: ErrorInfo
+
+
+def key_of(fact: Fact) -> Key:
+    """Return the place of `fact` in its request; the first fact of a place holds it."""
+    match fact:
+        case NodePlanned():
+            return ("planned", fact.node.id, 0)
+        case NodeDecoded():
+            return ("decoded", fact.node, 0)
+        case NodeFailed():
+            return ("failed", fact.node, fact.attempt)
+        case RequestAccepted():
+            return ("accepted", 0, 0)
+        case PlanCompleted():
+            return ("plan", 0, 0)
+        case _:
+            return ("end", 0, 0)
+
+
+@dataclass
+class Graph:
+    """The facts of one request, and the state that follows from them.
+
+    Args:
+        request: the request's id.
+        policy: how failed nodes are retried.
+    """
+
+    request: str
+    policy: RetryPolicy = RetryPolicy()
+    accepted: RequestAccepted | None = None
+    plan: PlanCompleted | None = None
+    planned: dict[int, NodePlanned] = field(default_factory=dict)
+    decoded: dict[int, NodeDecoded] = field(default_factory=dict)
+    failures: dict[int, dict[int, NodeFailed]] = field(default_factory=dict)
+    #: When each fact was stored, in seconds since the epoch.
+    stored_at: dict[Key, float] = field(default_factory=dict)
+    ended: bool = False
+    _missing: dict[int, int] = field(default_factory=dict)  # node → needs not decoded yet
+    _dependants: dict[int, list[int]] = field(default_factory=dict)
+    _candidates: list[int] = field(default_factory=list)  # nodes to look at again
+    _released: set[tuple[int, int]] = field(default_factory=set)
+    _buried: set[int] = field(default_factory=set)
+
+    def fold(self, fact: Fact, stored_at: float) -> bool:
+        """Take `fact` in; return False if its place was taken already."""
+        key = key_of(fact)
+        if key in self.stored_at:
+            return False
+        self.stored_at[key] = stored_at
+        match fact:
+            case RequestAccepted():
+                self.accepted = fact
+                self._candidates.extend(self.planned)
+                self._candidates.append(DIRECT_NODE)
+            case NodePlanned():
+                self._fold_planned(fact)
+            case PlanCompleted():
+                self.plan = fact
+                self._candidates.append(DIRECT_NODE)
+            case NodeDecoded():
+                self._fold_decoded(fact)
+            case NodeFailed():
+                self.failures.setdefault(fact.node, {})[fact.attempt] = fact
+                self._candidates.append(fact.node)
+            case _:
+                self.ended = True
+        return True
+
+    def _fold_planned(self, fact: NodePlanned) -> None:
+        node = fact.node
+        self.planned[node.id] = fact
+        missing = [need for need in set(node.needs) if need not in self.decoded]
+        self._missing[node.id] = len(missing)
+        for need in missing:
+            self._dependants.setdefault(need, []).append(node.id)
+        self._candidates.append(node.id)
+
+    def _fold_decoded(self, fact: NodeDecoded) -> None:
+        self.decoded[fact.node] = fact
+        for dependant in self._dependants.pop(fact.node, ()):
+            self._missing[dependant] -= 1
+            self._candidates.append(dependant)
+
+    # --- what follows ---------------------------------------------------------------
+
+    def releases(self) -> list[Release]:
+        """Return the work that has become due since the last call."""
+        if self.accepted is None or self.ended or self.accepted.submitted.dry_run:
+            return []
+        due = [release for node in self._take_candidates() if (release := self._release(node))]
+        self._released.update((release.work.node.id, release.work.attempt) for release in due)
+        return due
+
+    def deaths(self) -> list[Dead]:
+        """Return the nodes that have died since the last call."""
+        if self.accepted is None:
+            return []
+        dead = [node for node in self.failures if self.is_dead(node) and node not in self._buried]
+        self._buried.update(dead)
+        return [self._death(node) for node in dead]
+
+    def note_queued(self, node: int, attempt: int) -> None:
+        """Say that this work is in the queue already (found there after a take-over)."""
+        self._released.add((node, attempt))
+
+    def superfluous(self) -> list[int]:
+        """Return released nodes whose text is of no more use, because the plan collapsed."""
+        if self.plan is None:
+            return []
+        used = {*self.plan.nodes, DIRECT_NODE}
+        return sorted({node for node, _ in self._released} - used - self.decoded.keys())
+
+    @property
+    def answer_nodes(self) -> tuple[int, ...] | None:
+        """The nodes that make up the answer, in plan order; None while that is open."""
+        if self.falls_back:
+            return (DIRECT_NODE,)
+        return self.plan.nodes if self.plan else None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether each node of the answer has its text."""
+        nodes = self.answer_nodes
+        return nodes is not None and all(
+            node in self.decoded and self.spec(node) is not None for node in nodes
+        )
+
+    @property
+    def falls_back(self) -> bool:
+        """Whether a node failed for good and the request wants a direct answer instead."""
+        return (
+            self.accepted is not None
+            and self.accepted.submitted.on_failure == "direct"
+            and any(self._counts(node) and self.is_dead(node) for node in self.failures)
+        )
+
+    @property
+    def fatal(self) -> NodeFailed | None:
+        """The failure that leaves the request without an answer, once its siblings are done."""
+        if self.is_dead(DIRECT_NODE):
+            return self._last_failure(DIRECT_NODE)
+        if self.falls_back or self.plan is None:
+            return None
+        dead = [node for node in self.plan.nodes if self.is_dead(node)]
+        if not dead or any(self._may_finish(node) for node in self.plan.nodes):
+            return None
+        return self._last_failure(dead[0])
+
+    def is_dead(self, node: int) -> bool:
+        """Whether `node` failed for good."""
+        failures = self.failures.get(node)
+        if not failures or node in self.decoded:
+            return False
+        return len(failures) >= self.policy.max_attempts or not all(
+            failure.error.retryable for failure in failures.values()
+        )
+
+    def spec(self, node: int) -> NodeSpec | None:
+        """Return the node's specification, if it is known."""
+        if node == DIRECT_NODE:
+            return DIRECT_SPEC
+        planned = self.planned.get(node)
+        return planned.node if planned else None
+
+    def lines(self) -> tuple[str, ...]:
+        """Return the plan as far as it is known, as the model wrote it."""
+        return tuple(self.planned[node].line for node in sorted(self.planned))
+
+    def texts(self, nodes: tuple[int, ...]) -> tuple[NodeText, ...]:
+        """Return the texts of those of `nodes` that are decoded, in that order."""
+        return tuple(
+            NodeText(id=node, summary=spec.summary, text=self.decoded[node].text)
+            for node in nodes
+            if node in self.decoded and (spec := self.spec(node))
+        )
+
+    def _counts(self, node: int) -> bool:
+        return self.plan is None or node in self.plan.nodes
+
+    def _may_finish(self, node: int) -> bool:
+        """Whether `node` is running or will run: not done, not dead, nothing above it dead."""
+        spec = self.spec(node)
+        if node in self.decoded or self.is_dead(node):
+            return False
+        return spec is None or all(
+            need in self.decoded or self._may_finish(need) for need in spec.needs
+        )
+
+    def _take_candidates(self) -> Iterator[int]:
+        candidates, self._candidates = dict.fromkeys(self._candidates), []
+        if self.falls_back:
+            candidates.setdefault(DIRECT_NODE)
+        yield from candidates
+
+    def _release(self, node: int) -> Release | None:
+        attempt = len(self.failures.get(node, ())) + 1
+        if not self._is_due(node) or (node, attempt) in self._released:
+            return None
+        work = self._work(node, attempt)
+        urgent = attempt > 1 or bool(self._dependants.get(node)) or node == DIRECT_NODE
+        band = Band.URGENT if urgent else Band.NORMAL
+        return Release(work, band, self.policy.delay_s(attempt - 1))
+
+    def _is_due(self, node: int) -> bool:
+        if node in self.decoded or self.is_dead(node):
+            return False
+        if node == DIRECT_NODE:
+            return self.answer_nodes == (DIRECT_NODE,)
+        if self.falls_back or not self._counts(node):
+            return False
+        return self._missing.get(node) == 0
+
+    def _work(self, node: int, attempt: int) -> DecodeNode:
+        spec = self.spec(node)
+        if self.accepted is None or spec is None:
+            raise ValueError(f"node {node} of {self.request} is not planned yet")
+        last = self._last_failure(node)
+        return DecodeNode(
+            request=self.request,
+            node=spec,
+            attempt=attempt,
+            pool=self._pool(spec),
+            mode="direct" if node == DIRECT_NODE else self._mode(),
+            question=self.accepted.submitted.question,
+            skeleton=self.lines() if node != DIRECT_NODE else (),
+            predecessors=self.texts(tuple(sorted(set(spec.needs)))),
+            sampling=self.accepted.submitted.sampling,
+            deadline_at=self.accepted.deadline_at,
+            avoid_endpoint=last.endpoint or None if last else None,
+        )
+
+    def _mode(self) -> ResolvedMode:
+        return "sot" if self.accepted and self.accepted.submitted.mode == "sot" else "sgd"
+
+    def _pool(self, spec: NodeSpec) -> Pool:
+        if self.accepted is None or spec.difficulty == "hard":
+            return Pool.LARGE
+        submitted = self.accepted.submitted
+        if not submitted.adaptive or submitted.mode == "sot":
+            return Pool.LARGE
+        failures = self.failures.get(spec.id, {}).values()
+        small = sum(failure.pool is Pool.SMALL for failure in failures)
+        return Pool.LARGE if small >= self.policy.escalate_after else Pool.SMALL
+
+    def _last_failure(self, node: int) -> NodeFailed | None:
+        failures = self.failures.get(node)
+        return failures[max(failures)] if failures else None
+
+    def _death(self, node: int) -> Dead:
+        last = self._last_failure(node)
+        if last is None:
+            raise ValueError(f"node {node} of {self.request} has not failed")
+        return Dead(self._work(node, last.attempt), len(self.failures[node]), last.error)

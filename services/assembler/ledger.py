@@ -1,0 +1,136 @@
+"""What an assembler stores: work, dead letters and ends; each repeated until it is stored."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from proto.codec import encode
+from proto.errors import Busy, MessageTooLarge, QueueUnavailable
+from proto.messages import DeadLetter, End, ErrorInfo, NodeReleased, RequestFailed, StopWork
+from proto.names import Stream, Subjects
+from services.assembler.graph import Dead, Release
+from services.runtime import metrics
+from services.runtime.connection import ApiError, Connection
+from services.runtime.facts import EventLog
+from services.runtime.publisher import DurablePublisher
+
+log = structlog.get_logger()
+
+#: Pause before work is offered again to a full queue.
+FULL_PAUSE_S: Final = 1.0
+
+
+class Ledger:
+    """What an assembler needs to store effects.
+
+    Args:
+        connection: an open connection.
+        publisher: an open publisher.
+        events: the event log.
+    """
+
+    def __init__(
+        self, connection: Connection, publisher: DurablePublisher, events: EventLog
+    ) -> None:
+        self.connection = connection
+        self.publisher = publisher
+        self.events = events
+
+    async def release(self, release: Release, headers: dict[str, str]) -> None:
+        """Hand a node to its pool; that it is queued already is as good."""
+        work = release.work
+        if release.delay_s:
+            await asyncio.sleep(release.delay_s)
+        subject = Subjects.node(work.pool, release.band, work.request, work.node.id, work.attempt)
+        await self._until_taken(subject, encode(work), headers)
+        metrics.NODES_RELEASED.labels(work.pool, "retry" if work.attempt > 1 else "first").inc()
+        log.info(
+            "node_released",
+            request=work.request,
+            node=work.node.id,
+            attempt=work.attempt,
+            pool=work.pool,
+        )
+        released = NodeReleased(
+            request=work.request, node=work.node.id, attempt=work.attempt, pool=work.pool
+        )
+        await self.connection.publish(Subjects.live(work.request, work.node.id), encode(released))
+
+    async def bury(self, dead: Dead, headers: dict[str, str]) -> None:
+        """Write the dead letter of a node."""
+        work = dead.work
+        letter = DeadLetter(
+            request=work.request,
+            node=work.node.id,
+            attempts=dead.attempts,
+            error=dead.error,
+            work=work,
+        )
+        await self._until_taken(Subjects.dead(work.request, work.node.id), encode(letter), headers)
+        metrics.DEAD_LETTERS.inc()
+        log.error(
+            "node_died",
+            request=work.request,
+            node=work.node.id,
+            attempts=dead.attempts,
+            code=dead.error.code,
+        )
+
+    async def end(self, end: End, headers: dict[str, str]) -> bool:
+        """Store the end; return whether ours was the first."""
+        try:
+            return await self.events.append(end, headers=headers)
+        except MessageTooLarge as error:
+            failed = RequestFailed(request=end.request, error=ErrorInfo.of(error))
+            return await self.events.append(failed, headers=headers)
+
+    async def stop(self, request: str, nodes: tuple[int, ...] | None = None) -> None:
+        """Tell planners and workers that their work is of no more use, and unqueue it."""
+        word = StopWork(request=request, nodes=nodes)
+        await self.connection.publish(Subjects.stop(request), encode(word))
+        if nodes is None:
+            await self._purge(Subjects.nodes_of(request))
+        for node in nodes or ():
+            await self._purge(f"{Subjects.nodes_of(request).removesuffix('>')}{node}.>")
+
+    async def queued(self, request: str) -> list[tuple[int, int]]:
+        """Return node and attempt of the work of `request` that is queued or running."""
+        info = await self.connection.api(
+            f"STREAM.INFO.{Stream.NODES}", {"subjects_filter": Subjects.nodes_of(request)}
+        )
+        state = info.get("state")
+        subjects = state.get("subjects") if isinstance(state, dict) else None
+        return [_node_and_attempt(subject) for subject in subjects or ()]
+
+    async def is_queued(self, request: str) -> bool:
+        """Return whether `request` waits for a planner, or is with one."""
+        info = await self.connection.api(
+            f"STREAM.INFO.{Stream.REQUESTS}", {"subjects_filter": Subjects.request(request)}
+        )
+        state = info.get("state")
+        return bool(isinstance(state, dict) and state.get("subjects"))
+
+    async def _purge(self, subjects: str) -> None:
+        try:
+            await self.connection.api(f"STREAM.PURGE.{Stream.NODES}", {"filter": subjects})
+        except (ApiError, QueueUnavailable) as error:
+            # Workers look for the end at each mark, so what stays queued is dropped there.
+            log.warning("purge_failed", subjects=subjects, error=str(error))
+
+    async def _until_taken(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
+        while True:
+            try:
+                await self.publisher.publish(subject, data, headers=headers)
+            except Busy as error:
+                log.warning("queue_full", subject=subject, error=error.message)
+                await asyncio.sleep(FULL_PAUSE_S)
+            else:
+                return
+
+
+def _node_and_attempt(subject: str) -> tuple[int, int]:
+    node, attempt = subject.split(".")[-2:]
+    return int(node), int(attempt)

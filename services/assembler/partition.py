@@ -1,0 +1,340 @@
+"""A partition of the event log, while it is pinned to this process.
+
+An event is acked when all that follows from it is stored. The `accepted` event of a
+request is held until its end: whoever takes a partition over is handed the open
+requests again, with their deadlines and pending retries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from typing import Final
+
+import structlog
+
+from proto.codec import decode_fact
+from proto.errors import DeadlineExceeded, MalformedMessage, MessageTooLarge, QueueUnavailable
+from proto.messages import (
+    AnswerAssembled,
+    End,
+    ErrorInfo,
+    Fact,
+    RequestAccepted,
+    RequestFailed,
+    SkeletonDrafted,
+)
+from proto.names import PIN_GROUP, Stream, partition_consumer
+from services.assembler.answer import end_of, failure
+from services.assembler.graph import Graph, Release, RetryPolicy
+from services.assembler.ledger import Ledger
+from services.runtime import metrics
+from services.runtime.pull import ConsumerPull, Delivery
+from services.runtime.work import Marks
+
+log = structlog.get_logger()
+
+#: Events that may be on their way at once.
+CREDIT: Final = 256
+#: Short, so that a partition changes hands soon after its owner has fallen silent.
+PULL_EXPIRES_S: Final = 1.0
+#: Ended requests whose late events are recognised without a read.
+REMEMBERED: Final = 20_000
+
+
+class OpenRequest:
+    """A request that has not ended: its graph, and what is being done about it."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.lock = asyncio.Lock()
+        self.recovered = False
+        self.accepted: Delivery | None = None
+        self.headers: dict[str, str] = {}
+        self.deadline: asyncio.TimerHandle | None = None
+        self.effects: set[asyncio.Task[None]] = set()
+        #: NATS's clock against ours, as of the last event: stored time, our monotonic time.
+        self.clock = (0.0, 0.0)
+
+    def now(self) -> float:
+        """The time by NATS's clock, carried on by ours."""
+        stored_at, heard_at = self.clock
+        return stored_at + (time.monotonic() - heard_at)
+
+
+class Partition:
+    """One partition of the event log, while it is pinned to this process.
+
+    Args:
+        number: the partition.
+        ledger: stores effects.
+        policy: how failed nodes are retried.
+        marks: keeps held events from being redelivered.
+        fail: called with an error that this process cannot go on with.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        ledger: Ledger,
+        policy: RetryPolicy,
+        marks: Marks,
+        fail: Callable[[BaseException], None],
+    ) -> None:
+        self.number = number
+        self._ledger = ledger
+        self._policy = policy
+        self._marks = marks
+        self._fail = fail
+        self._open: dict[str, OpenRequest] = {}
+        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._handling: set[asyncio.Task[None]] = set()
+        self.pull = ConsumerPull(
+            ledger.connection,
+            Stream.EVENTS,
+            partition_consumer(number),
+            self._received,
+            group=PIN_GROUP,
+            on_pin=self._pinned,
+            expires_s=PULL_EXPIRES_S,
+        )
+
+    async def start(self) -> None:
+        """Ask for events; they come while the partition is pinned to us."""
+        await self.pull.start()
+        self.pull.want(CREDIT)
+
+    async def stop(self) -> None:
+        """Take no more events, finish those at hand, and let the partition go."""
+        await self.pull.stop()
+        if self._handling:
+            await asyncio.wait(self._handling, timeout=2)
+        self._let_go()
+
+    @property
+    def open_requests(self) -> int:
+        """Requests that this process holds."""
+        return len(self._open)
+
+    def _pinned(self, pin: str | None) -> None:
+        log.info("partition_taken" if pin else "partition_lost", partition=self.number)
+        # Events may have gone to another owner meanwhile: what we hold may be out of date.
+        self._let_go()
+
+    def _let_go(self) -> None:
+        for open_request in self._open.values():
+            for effect in open_request.effects:
+                effect.cancel()
+            if open_request.deadline:
+                open_request.deadline.cancel()
+            if open_request.accepted:
+                self._marks.release(open_request.accepted)
+        self._open.clear()
+        for handling in self._handling:
+            handling.cancel()
+        self._count_open()
+
+    def _received(self, delivery: Delivery) -> None:
+        task = asyncio.create_task(self._handle(delivery), name=f"event {delivery.subject}")
+        self._handling.add(task)
+        task.add_done_callback(self._handled)
+
+    def _handled(self, task: asyncio.Task[None]) -> None:
+        self._handling.discard(task)
+        if not task.cancelled() and (error := task.exception()):
+            log.error("event_failed", task=task.get_name(), exc_info=error)
+            self._fail(error)
+
+    async def _handle(self, delivery: Delivery) -> None:
+        self._marks.hold(delivery)
+        keep = False
+        try:
+            fact = decode_fact(delivery.data)
+            keep = await self._take(delivery, fact)
+            if not keep:
+                await delivery.ack()
+        except MalformedMessage as error:
+            log.error("event_unreadable", subject=delivery.subject, error=error.message)  # noqa: TRY400
+            await delivery.ack()
+        except QueueUnavailable as error:
+            log.warning("event_given_back", subject=delivery.subject, error=error.message)
+            await delivery.nak(1.0)
+        finally:
+            if not keep:
+                self._marks.release(delivery)
+
+    async def _take(self, delivery: Delivery, fact: Fact) -> bool:
+        """Fold a fact and store what follows; return whether its event is held further."""
+        if fact.request in self._ended:
+            return False
+        open_request = self._open_request(fact)
+        if open_request is None:
+            return False
+        async with open_request.lock:
+            await self._recover(open_request, delivery, fact)
+            new = open_request.graph.fold(fact, delivery.stored_at)
+            if new and isinstance(fact, AnswerAssembled | SkeletonDrafted | RequestFailed):
+                _report_end(fact)
+            open_request.clock = (delivery.stored_at, time.monotonic())
+            open_request.headers = delivery.trace or open_request.headers
+            before = set(open_request.effects)
+            self._follow_up(open_request)
+            effects = open_request.effects - before if new else set(open_request.effects)
+        await _all_stored(effects, open_request)
+        if open_request.graph.ended:
+            await self._close(open_request)
+            return False
+        return self._hold_accepted(open_request, delivery, fact)
+
+    def _open_request(self, fact: Fact) -> OpenRequest | None:
+        known = self._open.get(fact.request)
+        if known is None and isinstance(fact, AnswerAssembled | SkeletonDrafted | RequestFailed):
+            self._remember(fact.request)  # ended before it was accepted, or before our time
+            _report_end(fact)
+            return None
+        if known is None:
+            known = self._open[fact.request] = OpenRequest(Graph(fact.request, self._policy))
+            self._count_open()
+        return known
+
+    async def _recover(self, open_request: OpenRequest, delivery: Delivery, fact: Fact) -> None:
+        """Read all facts of a request that we do not know, unless this is its very first."""
+        if open_request.recovered:
+            return
+        if not (isinstance(fact, RequestAccepted) and delivery.times == 1):
+            request = fact.request
+            stored = await self._ledger.events.read(request, up_to_seq=delivery.stream_seq)
+            for node, attempt in await self._ledger.queued(request):
+                open_request.graph.note_queued(node, attempt)
+            for one in stored:
+                open_request.graph.fold(one.fact, one.stored_at)
+            log.info("request_recovered", request=request, facts=len(stored))
+        open_request.recovered = True
+
+    def _follow_up(self, open_request: OpenRequest) -> None:
+        """Start all that follows from the graph as it is now."""
+        graph, headers = open_request.graph, open_request.headers
+        if graph.ended:
+            return
+        self._set_deadline(open_request)
+        superfluous = tuple(graph.superfluous())
+        if superfluous and self._first_time(open_request, "stop"):
+            self._start(open_request, self._ledger.stop(graph.request, superfluous), "stop")
+        for dead in graph.deaths():
+            self._start(open_request, self._ledger.bury(dead, headers), "bury")
+        for release in graph.releases():
+            self._start(open_request, self._release(release, open_request), "release")
+        end = end_of(graph, open_request.now())
+        if end and self._first_time(open_request, "end"):
+            self._start(open_request, self._end(end, headers), "end")
+
+    async def _release(self, release: Release, open_request: OpenRequest) -> None:
+        try:
+            await self._ledger.release(release, open_request.headers)
+        except MessageTooLarge as error:
+            end = failure(open_request.graph, ErrorInfo.of(error))
+            await self._end(end, open_request.headers)
+
+    async def _end(self, end: End, headers: dict[str, str]) -> None:
+        await self._ledger.end(end, headers)
+
+    def _set_deadline(self, open_request: OpenRequest) -> None:
+        accepted = open_request.graph.accepted
+        if accepted is None or open_request.deadline:
+            return
+        left_s = max(0.0, accepted.deadline_at - open_request.now())
+        loop = asyncio.get_running_loop()
+        open_request.deadline = loop.call_later(left_s, self._time_is_up, open_request)
+
+    def _time_is_up(self, open_request: OpenRequest) -> None:
+        accepted = open_request.graph.accepted
+        if accepted is None or open_request.graph.ended:
+            return
+        late = DeadlineExceeded(f"{accepted.submitted.deadline_s:g} s")
+        end = failure(open_request.graph, ErrorInfo.of(late))
+        self._start(open_request, self._end(end, open_request.headers), "deadline")
+
+    def _first_time(self, open_request: OpenRequest, what: str) -> bool:
+        """Whether no such effect is under way; the end's own event closes the request."""
+        name = f"{what} {open_request.graph.request}"
+        return all(task.get_name() != name for task in open_request.effects)
+
+    def _start(
+        self, open_request: OpenRequest, effect: Coroutine[object, object, None], what: str
+    ) -> None:
+        task = asyncio.create_task(effect, name=f"{what} {open_request.graph.request}")
+        open_request.effects.add(task)
+        task.add_done_callback(open_request.effects.discard)
+        task.add_done_callback(self._effect_done)
+
+    def _effect_done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            log.error("effect_failed", task=task.get_name(), exc_info=error)
+            self._fail(error)
+
+    def _hold_accepted(self, open_request: OpenRequest, delivery: Delivery, fact: Fact) -> bool:
+        if not isinstance(fact, RequestAccepted):
+            return False
+        if open_request.accepted:
+            self._marks.release(open_request.accepted)
+        open_request.accepted = delivery
+        return True
+
+    async def _close(self, open_request: OpenRequest) -> None:
+        """The end is stored: unqueue what is left, let the accepted event go, forget."""
+        graph = open_request.graph
+        if self._open.pop(graph.request, None) is None:
+            return
+        self._remember(graph.request)
+        if open_request.deadline:
+            open_request.deadline.cancel()
+        for effect in open_request.effects:
+            effect.cancel()
+        if not graph.planned.keys() <= graph.decoded.keys() or not graph.is_complete:
+            await self._ledger.stop(graph.request)
+        if open_request.accepted:
+            await open_request.accepted.ack()
+            self._marks.release(open_request.accepted)
+        self._count_open()
+
+    def _remember(self, request: str) -> None:
+        self._ended[request] = None
+        if len(self._ended) > REMEMBERED:
+            self._ended.popitem(last=False)
+
+    def _count_open(self) -> None:
+        metrics.IN_FLIGHT.labels(f"open_request_{self.number}").set(len(self._open))
+
+
+async def _all_stored(effects: set[asyncio.Task[None]], open_request: OpenRequest) -> None:
+    """Wait for effects; an event must not be acked if one of them was not stored."""
+    if not effects:
+        return
+    await asyncio.wait(effects)
+    if not open_request.graph.ended:
+        for effect in effects:
+            effect.result()
+
+
+def _report_end(end: End) -> None:
+    match end:
+        case AnswerAssembled():
+            metrics.REQUESTS_ENDED.labels("answered").inc()
+            metrics.ANSWER_S.labels(end.mode).observe(end.timings.wall_ms / 1000)
+            metrics.OVERHEAD_S.observe(max(0.0, end.timings.overhead_ms) / 1000)
+            log.info(
+                "request_answered",
+                request=end.request,
+                mode=end.mode,
+                nodes=len(end.nodes),
+                wall_ms=round(end.timings.wall_ms),
+                overhead_ms=round(end.timings.overhead_ms, 1),
+            )
+        case SkeletonDrafted():
+            metrics.REQUESTS_ENDED.labels("skeleton").inc()
+            log.info("skeleton_drafted", request=end.request, nodes=len(end.nodes))
+        case RequestFailed():
+            metrics.REQUESTS_ENDED.labels(end.error.code).inc()
+            log.warning("request_failed", request=end.request, code=end.error.code)

@@ -1,0 +1,79 @@
+"""Where the time of a request went: the critical path and what was not engine time on it.
+
+The critical path is found backwards from the last node's end: what did its start wait
+for: a node that it needs, or its own line of the plan? Instants are those at which NATS
+stored the facts (one clock); durations are those that the processes measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from proto.messages import Timings
+from proto.names import DIRECT_NODE
+from services.assembler.graph import Graph
+
+
+@dataclass(frozen=True, slots=True)
+class CriticalPath:
+    """The chain of plan and nodes of which each waited for the one before."""
+
+    nodes: tuple[int, ...]
+    engine_ms: float
+    slot_wait_ms: float
+
+
+def critical_path(graph: Graph, nodes: tuple[int, ...]) -> CriticalPath:
+    """Return the critical path of an answer made of `nodes`, all of which are decoded."""
+    plan_end = graph.stored_at.get(("plan", 0, 0), 0.0)
+    last = max(nodes, key=lambda node: graph.stored_at["decoded", node, 0])
+    plan_ms = graph.plan.plan_ms if graph.plan else 0.0
+    if plan_end > graph.stored_at["decoded", last, 0]:
+        return CriticalPath((), plan_ms, 0.0)
+    path, engine_ms, slot_wait_ms = [last], 0.0, 0.0
+    while True:
+        decoded = graph.decoded[path[-1]]
+        engine_ms += decoded.decode_ms
+        slot_wait_ms += decoded.slot_wait_ms
+        before = _waited_for(graph, path[-1])
+        if before is None:
+            break
+        path.append(before)
+    return CriticalPath(
+        tuple(reversed(path)), engine_ms + _plan_share_ms(graph, path[-1]), slot_wait_ms
+    )
+
+
+def timings(graph: Graph, nodes: tuple[int, ...], now: float) -> Timings:
+    """Return the timings of an answer made of `nodes`, assembled at `now` (NATS's clock)."""
+    path = critical_path(graph, nodes)
+    plan_ms = graph.plan.plan_ms if graph.plan else 0.0
+    submitted_at = graph.accepted.submitted_at if graph.accepted else now
+    wall_ms = (now - submitted_at) * 1000
+    return Timings(
+        wall_ms=wall_ms,
+        plan_ms=plan_ms,
+        critical_path=path.nodes,
+        critical_engine_ms=path.engine_ms,
+        critical_slot_wait_ms=path.slot_wait_ms,
+        overhead_ms=wall_ms - path.engine_ms - path.slot_wait_ms,
+        sequential_ms=plan_ms + sum(graph.decoded[node].decode_ms for node in nodes),
+    )
+
+
+def _waited_for(graph: Graph, node: int) -> int | None:
+    """Return the needed node that was done last, unless the node's own line came later."""
+    spec = graph.spec(node)
+    if spec is None or not spec.needs:
+        return None
+    need = max(spec.needs, key=lambda need: graph.stored_at.get(("decoded", need, 0), 0.0))
+    planned_at = graph.stored_at.get(("planned", node, 0), 0.0)
+    return need if graph.stored_at.get(("decoded", need, 0), 0.0) > planned_at else None
+
+
+def _plan_share_ms(graph: Graph, first: int) -> float:
+    """Return the engine time of the plan until the path's first node could start."""
+    if first == DIRECT_NODE:
+        return graph.plan.plan_ms if graph.plan else 0.0
+    planned = graph.planned.get(first)
+    return planned.planned_ms if planned else 0.0
