@@ -165,11 +165,12 @@ class NodeGaveUp(SkelgraphError):
 
 
 def all_errors() -> dict[str, type[SkelgraphError]]:
-    """Return every error type by its code."""
+    """Return every error type of this module by its code; others may derive their own."""
     found: dict[str, type[SkelgraphError]] = {}
     waiting: list[type[SkelgraphError]] = [SkelgraphError]
     while waiting:
         error = waiting.pop()
-        found[error.code] = error
+        if error.__module__ == __name__:
+            found[error.code] = error
         waiting.extend(error.__subclasses__())
     return found

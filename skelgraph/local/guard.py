@@ -61,9 +61,12 @@ def run_watched(parent_pid: int, argv: list[str]) -> int:
 def main() -> None:
     """Become the program named on the command line, tied to the parent."""
     parent_pid, argv = int(sys.argv[1]), sys.argv[2:]
-    if tie_to_parent(parent_pid):
-        os.execv(argv[0], argv)  # noqa: S606 - see above
-    sys.exit(run_watched(parent_pid, argv))
+    try:
+        if tie_to_parent(parent_pid):
+            os.execv(argv[0], argv)  # noqa: S606 - see above
+        sys.exit(run_watched(parent_pid, argv))
+    except OSError as error:
+        sys.exit(f"{argv[0]} cannot be run: {error.strerror}")
 
 
 if __name__ == "__main__":

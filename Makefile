@@ -1,0 +1,73 @@
+# Needs Python >= 3.11 and make; everything else goes into $(VENV).
+VENV ?= .venv
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
+
+bin := $(VENV)/bin
+py := $(bin)/python
+# Quiet, and the same whatever a user's pip configuration says about upgrades and prompts.
+pip := $(py) -m pip --disable-pip-version-check --no-input install --quiet --require-hashes
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up test test-all lint types schemas schemas-check bench lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.local ## start everything on this machine, answer a sample question
+	@$(bin)/skelgraph demo
+
+up: $(VENV)/.local ## start everything and keep it running
+	@$(bin)/skelgraph up
+
+test: $(VENV)/.dev ## all tests but the long ones
+	@$(py) -m pytest -m "not long"
+
+test-all: $(VENV)/.dev ## all tests
+	@$(py) -m pytest
+
+lint: $(VENV)/.dev ## style and format
+	@$(bin)/ruff check
+	@$(bin)/ruff format --check
+
+types: $(VENV)/.dev ## strict types
+	@$(py) -m mypy
+
+schemas: $(VENV)/.dev ## write what is generated: schemas/, docs/messages.md, docs/configuration.md
+	@$(py) -m proto.schemas && $(py) -m docs.generate
+
+schemas-check: $(VENV)/.dev ## fail if what is generated is not what the code says
+	@$(py) -m proto.schemas --check && $(py) -m docs.generate --check
+
+bench: $(VENV)/.local ## the benchmark; ARGS="..." for its options
+	@$(py) -m bench $(ARGS)
+
+lock: $(VENV)/.dev ## write requirements/*.txt anew; UPGRADE=1 for newer versions
+	@UV=$(abspath $(bin)/uv) requirements/lock.sh
+
+clean: ## remove the environment and caches
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(py):
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "No Python >= 3.11 found. Install one, or name it: make PYTHON=/path/to/python3" >&2; exit 1; fi
+	@echo "Making $(VENV) with $$($(PYTHON) -V)"
+	@$(PYTHON) -m venv $(VENV)
+
+# The lock for running contains less than the one for developing: whoever has .dev has .local.
+$(VENV)/.local: requirements/local.txt requirements/build.txt pyproject.toml | $(py)
+	@echo "Installing what the local stack needs (about 60 MB, once)"
+	@$(pip) -r requirements/local.txt -r requirements/build.txt
+	@$(call install_project)
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt requirements/build.txt pyproject.toml | $(py)
+	@echo "Installing what the tests need (about 105 MB, once)"
+	@$(pip) -r requirements/dev.txt -r requirements/build.txt
+	@$(call install_project)
+	@touch $@ $(VENV)/.local
+
+define install_project
+$(py) -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .
+endef
