@@ -131,7 +131,8 @@ class ConsumerPull:
             None  # whether a no-wait pull brought something
         )
         self._wanted = 0
-        self._pin: str | None = None
+        #: What the server knows us by while the consumer is pinned to us.
+        self.pin: str | None = None
         self._changed = asyncio.Event()
         self._renewing: asyncio.Task[None] | None = None
         self._missing = False
@@ -209,8 +210,8 @@ class ConsumerPull:
     async def _ask(self, pull: str, request: Json) -> None:
         if self._group:
             request["group"] = self._group
-            if self._pin:
-                request["id"] = self._pin
+            if self.pin:
+                request["id"] = self.pin
         await self._connection.publish(self._api, orjson.dumps(request), reply=pull)
 
     async def _received(self, msg: Msg) -> None:
@@ -218,7 +219,7 @@ class ConsumerPull:
             self._status(msg)
             return
         pin = (msg.headers or {}).get("Nats-Pin-Id")
-        if pin and pin != self._pin:
+        if pin and pin != self.pin:
             self._pinned(pin)
         self._count_down()
         self._on_message(Delivery(self._connection, msg))
@@ -259,9 +260,9 @@ class ConsumerPull:
             self._instant.set_result(brought)
 
     def _pinned(self, pin: str | None) -> None:
-        if pin == self._pin:
+        if pin == self.pin:
             return
-        self._pin = pin
+        self.pin = pin
         if self._on_pin:
             self._on_pin(pin)
 

@@ -1,0 +1,172 @@
+"""How huggingface_hub gets its connections to an engine.
+
+huggingface_hub keeps a stream's connection until its client is closed, so each stream gets a
+client of its own, and with it headers of its own. What is costly (TLS set-up, the pool of
+connections) is shared: all clients of one endpoint ride on one transport, which outlives them.
+
+A connection serves one stream: huggingface_hub stops reading at `[DONE]`, before the end of
+the body. That also means that a Service in front of several engines spreads the streams, and
+that no stream is lost to a connection that had gone stale.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
+from contextvars import ContextVar
+from typing import Final
+
+import httpx2
+from huggingface_hub import AsyncInferenceClient, set_async_client_factory
+from huggingface_hub.utils._http import default_async_client_factory
+
+from proto.errors import EngineTimedOut, EngineUnavailable
+from services.runtime.engine_errors import Refused
+
+#: As much of an error's body is read.
+MAX_ERROR_BYTES: Final = 64 * 1024
+#: Keeps huggingface_hub from looking for a token of the person who runs this.
+NO_KEY: Final = "-"
+
+
+def base_url(url: str) -> str:
+    """Return `url` of an engine without the path of a route, as `http://host:port`.
+
+    Raises:
+        ValueError: it is not an http or https URL.
+    """
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"an engine's URL begins with http:// or https://, not {url!r}")
+    bare = url.rstrip("/").removesuffix("/chat/completions").rstrip("/")
+    return bare.removesuffix("/v1").rstrip("/")
+
+
+@asynccontextmanager
+async def answering(url: str, timeout_s: float) -> AsyncIterator[None]:
+    """Bound the block, which asks the engine at `url` something.
+
+    Raises:
+        EngineUnavailable: it cannot be reached.
+        EngineTimedOut: it did not answer in `timeout_s`.
+    """
+    try:
+        async with asyncio.timeout(timeout_s):
+            yield
+    except (httpx2.TimeoutException, TimeoutError):
+        raise EngineTimedOut(f"{url} does not answer") from None
+    except httpx2.HTTPError as error:
+        raise EngineUnavailable(f"{url}: {type(error).__name__}") from None
+
+
+class Wire:
+    """The connections to one endpoint.
+
+    Args:
+        url: of the endpoint, without `/v1`.
+        api_key: its key; without one, no Authorization header is sent.
+        connect_s: limit for the making of a connection.
+    """
+
+    def __init__(self, url: str, *, api_key: str | None, connect_s: float) -> None:
+        set_async_client_factory(_client_of_this_call)
+        self._url = url
+        self._api_key = api_key
+        self._connect_s = connect_s
+        # Loading the certificate authorities takes 10 ms and more: only where they are used.
+        self._transport = httpx2.AsyncHTTPTransport(
+            verify=url.startswith("https://"),
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=0),
+        )
+
+    def hub(self, headers: Mapping[str, str]) -> AsyncInferenceClient:
+        """Return a client for one stream; call it inside `lent`, and close it."""
+        key = self._api_key or NO_KEY
+        return AsyncInferenceClient(base_url=self._url, api_key=key, headers=dict(headers))
+
+    def http(self) -> httpx2.AsyncClient:
+        """Return a client for other routes than chat completions."""
+        key = {"authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+        return httpx2.AsyncClient(
+            transport=_Borrowed(self._transport, self._connect_s),
+            trust_env=False,
+            timeout=None,
+            headers=key,
+        )
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Have huggingface_hub use this wire within the block, in this task."""
+        token = _WIRE.set(self)
+        try:
+            yield
+        finally:
+            _WIRE.reset(token)
+
+    def client(self) -> httpx2.AsyncClient:
+        """Return the client that huggingface_hub uses for one stream."""
+        return httpx2.AsyncClient(
+            transport=_Borrowed(self._transport, self._connect_s),
+            trust_env=False,
+            timeout=None,
+            event_hooks={"request": [self._sign], "response": [_refuse]},
+            headers={"accept-encoding": "identity"},
+        )
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._transport.aclose()
+
+    async def _sign(self, request: httpx2.Request) -> None:
+        if self._api_key is None:
+            request.headers.pop("authorization", None)
+
+
+class _Borrowed(httpx2.AsyncBaseTransport):
+    """A transport that a client may use but not close."""
+
+    def __init__(self, lender: httpx2.AsyncBaseTransport, connect_s: float) -> None:
+        self._lender = lender
+        self._timeout = {"connect": connect_s}
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        request.extensions = {**request.extensions, "timeout": self._timeout}
+        return await self._lender.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """Leave the lender open."""
+
+
+_WIRE: ContextVar[Wire | None] = ContextVar("engine_wire", default=None)
+
+
+def _client_of_this_call() -> httpx2.AsyncClient:
+    wire = _WIRE.get()
+    return wire.client() if wire else default_async_client_factory()
+
+
+async def _refuse(response: httpx2.Response) -> None:
+    """Raise `Refused`, with the body, if this is not a stream of events.
+
+    huggingface_hub reads an error's body only if it has a Content-Length, takes a redirect for
+    an empty stream, and any page with status 200 for a stream without events.
+    """
+    content_type = response.headers.get("content-type", "")
+    streams = response.status_code == httpx2.codes.OK and not (
+        "json" in content_type or "html" in content_type
+    )
+    if not streams:
+        body = await _beginning(response)
+        retry_after = response.headers.get("retry-after", "")
+        raise Refused(response.status_code, content_type, body, retry_after)
+
+
+async def _beginning(response: httpx2.Response) -> bytes:
+    body = bytearray()
+    # The status is known; that the body is cut does not change what it says.
+    with suppress(httpx2.HTTPError):
+        async for part in response.aiter_raw():
+            body += part
+            if len(body) >= MAX_ERROR_BYTES:
+                break
+    return bytes(body[:MAX_ERROR_BYTES])
