@@ -1,0 +1,1 @@
+"""The planner: a request becomes a skeleton."""

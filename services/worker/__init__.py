@@ -1,0 +1,1 @@
+"""The worker: a node becomes a text."""

@@ -1,0 +1,110 @@
+"""The call that writes one node, laid out for the engine's prefix cache.
+
+What is shared most comes first and stays byte-identical: the rules (all requests), the
+question (all nodes of a request), the plan's lines as they were emitted (an early node
+sees a prefix of what a later one sees), the predecessors' texts in ascending id; the
+node's own instruction is last. Predecessors are earlier turns of the chat, asked for in
+the same words, so that the engine which wrote the first of them may have its text in the
+cache, and small models do not copy them out (measured: told in one message, 135M and 0.5B
+repeated them word for word).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from proto.messages import DecodeNode, Sampling
+from proto.names import DIRECT_NODE
+from services.runtime.calls import ChatCall, ChatMessage
+
+#: Default limits in tokens; `Sampling.max_tokens` overrides them.
+NODE_MAX_TOKENS: Final = 200
+DIRECT_MAX_TOKENS: Final = 1024
+
+_REPETITION_PENALTY: Final = 1.08
+
+#: A model that goes on with the next part's instruction has finished its own.
+_STOP: Final = ("\n[Write part",)
+
+_RULES: Final = """\
+You write one part of an answer; other writers write the other parts at the same time. Write \
+only the text of the part that is asked for, in the language of the question: one paragraph, \
+more only where the part needs it. No heading, no introduction, no summary of the whole. Say \
+only what is new."""
+
+# Shown to every node: without it small models repeat the instruction or the plan.
+_EXAMPLE: Final = (
+    ChatMessage(
+        "user",
+        """\
+Question: How can I keep my houseplants healthy?
+
+Parts of the answer:
+1. Water by the feel of the soil | easy
+2. Right light for each plant | easy
+3. A weekly round | hard | needs 1
+
+[Write part 1: Water by the feel of the soil]""",
+    ),
+    ChatMessage(
+        "assistant",
+        """\
+Push a finger into the soil before you water. If the top two centimetres are dry, water until \
+it runs out below; if they are damp, wait.""",
+    ),
+    ChatMessage("user", "[Write part 3: A weekly round]"),
+    ChatMessage(
+        "assistant",
+        """\
+Pick a fixed day and go from pot to pot. Besides the finger test, turn each plant a quarter so \
+that it grows evenly, and look under the leaves for insects. Ten minutes a week are enough to \
+notice trouble before it spreads.""",
+    ),
+)
+
+
+def node_call(work: DecodeNode) -> ChatCall:
+    """Return the call that writes the node of `work`.
+
+    The direct node (id 0) is the question and nothing else: it is the baseline.
+    """
+    messages = _direct(work) if work.node.id == DIRECT_NODE else _part(work)
+    return _sampled(messages, work.sampling, direct=work.node.id == DIRECT_NODE)
+
+
+def _direct(work: DecodeNode) -> tuple[ChatMessage, ...]:
+    return (ChatMessage("user", work.question),)
+
+
+def _part(work: DecodeNode) -> tuple[ChatMessage, ...]:
+    asked = _shared(work)
+    turns: list[ChatMessage] = []
+    for text in sorted(work.predecessors, key=lambda text: text.id):
+        turns.append(ChatMessage("user", asked + _instruction(text.id, text.summary)))
+        turns.append(ChatMessage("assistant", text.text))
+        asked = ""
+    last = ChatMessage("user", asked + _instruction(work.node.id, work.node.summary))
+    return (ChatMessage("system", _RULES), *_EXAMPLE, *turns, last)
+
+
+def _shared(work: DecodeNode) -> str:
+    question = f"Question: {work.question}\n\n"
+    if not work.skeleton:
+        return question
+    return question + "\n".join(["Parts of the answer:", *work.skeleton]) + "\n\n"
+
+
+def _instruction(number: int, summary: str) -> str:
+    return f"[Write part {number}: {summary}]"
+
+
+def _sampled(messages: tuple[ChatMessage, ...], sampling: Sampling, *, direct: bool) -> ChatCall:
+    return ChatCall(
+        messages=messages,
+        max_tokens=sampling.max_tokens or (DIRECT_MAX_TOKENS if direct else NODE_MAX_TOKENS),
+        temperature=sampling.temperature or 0.0,
+        top_p=sampling.top_p,
+        seed=sampling.seed,
+        stop=() if direct else _STOP,
+        repetition_penalty=_REPETITION_PENALTY,
+    )

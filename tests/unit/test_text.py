@@ -1,0 +1,133 @@
+"""A node's text: no echoed heading, whole sentences, closed fences; the same in any chunking."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proto.messages import FinishReason, NodeSpec
+from services.worker.text import TextFilter
+
+NODE = NodeSpec(id=2, summary="Watch the soil")
+
+
+def cleaned(text: str, reason: FinishReason = "stop", node: NodeSpec | None = NODE) -> str:
+    return clean([text], reason, node)[1]
+
+
+def clean(
+    pieces: list[str], reason: FinishReason = "stop", node: NodeSpec | None = NODE
+) -> tuple[str, str]:
+    """Return what was shown and the final text."""
+    text = TextFilter(node)
+    shown = "".join([text.feed(piece) for piece in pieces])
+    return shown, text.finish(reason)
+
+
+_HEADS = ["Watch the soil", "watch", "2. ", "Part 2: ", "**", "##", ":", "|", " easy"]
+_BODIES = ["Water it. ", "你好。", "1. ", "- item\n", "3.5", "!", "ß", "İ", " ", "\n", "\r\n"]
+_FENCES = ["```", "```py\n", "\n```\n", "~~~"]
+_PARTS = st.sampled_from([*_HEADS, *_BODIES, *_FENCES])
+_TEXTS = st.lists(_PARTS | st.text(max_size=3), max_size=25).map("".join)
+_PLACES = st.lists(st.integers(0, 500), max_size=10)
+
+
+@given(_TEXTS, _PLACES, st.sampled_from(["stop", "length"]))
+def test_one_of_shown_and_final_is_a_prefix_of_the_other_in_any_chunking(
+    text: str, places: list[int], reason: FinishReason
+) -> None:
+    edges = [0, *sorted(place % (len(text) + 1) for place in places), len(text)]
+    shown, final = clean([text[a:b] for a, b in itertools.pairwise(edges)], reason)
+    assert (shown, final) == clean([text], reason)
+    assert final.startswith(shown) or shown.startswith(final)
+    assert bool(final) == bool(text.strip())
+    assert final == final.strip()
+    assert shown == shown.strip()
+
+
+@given(_TEXTS)
+def test_without_a_node_only_outer_whitespace_goes(text: str) -> None:
+    shown, final = clean([text], node=None)
+    assert shown in ("", text.strip()) or final == text.strip()
+    assert final.startswith(text.strip())
+
+
+@pytest.mark.parametrize(
+    "heading",
+    [
+        "Watch the soil:\n",
+        "watch the soil\n\n",
+        "2. Watch the soil: ",
+        "2) Watch the soil\n",
+        "**Watch the soil**\n\n",
+        "**Watch the soil:** ",
+        "**2. Watch the soil**: ",
+        "## Watch the soil\n",
+        "### Part 2: Watch the soil\n",
+        "2. Watch the soil | hard | needs 1\n",
+    ],
+)
+def test_an_echoed_heading_goes(heading: str) -> None:
+    for pieces in ([f"\n {heading}It dries."], list(f"{heading}It dries.")):
+        assert clean(pieces) == ("It dries.", "It dries.")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Watch the soil and the leaves.",
+        "Watch the soil. It dries.",
+        "**Watch the soil** every day.",
+        "3. Watch the soil: daily.",
+        "Watch the leaves:\nThey fall.",
+        "2. Fertilise in spring.",
+        "## Another heading\nText.",
+    ],
+)
+def test_what_is_not_the_nodes_own_heading_stays(text: str) -> None:
+    assert cleaned(text) == text
+
+
+@pytest.mark.parametrize("text", ["Watch the soil", "2. Watch the soil:", "**Watch the soil**"])
+def test_a_text_that_is_only_its_heading_is_kept(text: str) -> None:
+    assert cleaned(text) == text
+
+
+def test_the_first_words_are_shown_as_soon_as_they_are_no_heading() -> None:
+    text = TextFilter(NODE)
+    assert text.feed("W") == ""
+    assert text.feed("at") == ""
+    assert text.feed("er  ") == "Water"
+    assert text.feed("it") == "  it"
+
+
+@pytest.mark.parametrize(
+    ("text", "final"),
+    [
+        ("One. Two! Thr", "One. Two!"),
+        ("One? He said “two.” Then thr", "One? He said “two.”"),
+        ("Costs 3.5 million. Then 4.", "Costs 3.5 million. Then 4."),
+        ("Costs 3.5 million. Then 4.2 mil", "Costs 3.5 million."),
+        ("第一句。第二句！第三", "第一句。第二句！"),
+        ("ما هذا؟ هذا كت", "ما هذا؟"),
+        ("Well… then", "Well…"),
+        ("Do:\n1. Look.\n2. ", "Do:\n1. Look."),
+        ("Do:\n- look\n- see\n- hea", "Do:\n- look\n- see"),
+        ("Do it.\n\n1. **", "Do it."),
+        ("No sentence ends here", "No sentence ends here"),
+        ("Run.\n```py\nprint('a. b')\n```\nIt pri", "Run.\n```py\nprint('a. b')\n```"),
+    ],
+)
+def test_a_text_cut_off_by_its_length_ends_with_a_whole_sentence(text: str, final: str) -> None:
+    assert cleaned(text, "length") == final
+    assert cleaned(text, "stop") == text.strip()
+
+
+@pytest.mark.parametrize("reason", ["stop", "length"])
+def test_an_open_code_fence_is_closed(reason: FinishReason) -> None:
+    assert cleaned("Run. So:\n```py\na = 1.\nb", reason) == "Run. So:\n```py\na = 1.\nb\n```"
+    assert cleaned("~~~~\nx", reason) == "~~~~\nx\n~~~~"
+    assert cleaned("```\na\n```\nDone.", reason) == "```\na\n```\nDone."

@@ -1,0 +1,113 @@
+"""The node's call: shared text first and byte-identical, the node's own last."""
+
+from __future__ import annotations
+
+from proto.messages import DecodeNode, NodeSpec, NodeText, Sampling
+from proto.names import Pool
+from services.runtime.calls import ChatCall
+from services.worker.prompts import node_call
+
+LINES = ("1.  Rent |easy", "2. Team | hard", "3. Advice | hard | needs 1,2")
+
+
+def work(
+    number: int,
+    lines: int = 3,
+    predecessors: tuple[NodeText, ...] = (),
+    sampling: Sampling | None = None,
+) -> DecodeNode:
+    return DecodeNode(
+        request="r1",
+        node=NodeSpec(id=number, summary=f"Point {number}"),
+        attempt=1,
+        pool=Pool.LARGE,
+        mode="sgd",
+        question="Shall we\n give up the office?",
+        skeleton=LINES[:lines],
+        predecessors=predecessors,
+        sampling=sampling or Sampling(),
+        deadline_at=0,
+    )
+
+
+def text_of(call: ChatCall) -> str:
+    return "\x00".join(message.content for message in call.messages)
+
+
+def shared(one: ChatCall, other: ChatCall) -> str:
+    first, second = text_of(one), text_of(other)
+    same = next(
+        (k for k, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), len(first)
+    )
+    return first[:same]
+
+
+TEXTS = (
+    NodeText(id=1, summary="Point 1", text="Rent is high."),
+    NodeText(id=2, summary="Point 2", text="Teams meet."),
+)
+
+
+def test_siblings_share_all_up_to_their_own_instruction() -> None:
+    same = shared(node_call(work(1)), node_call(work(2)))
+    assert same.endswith("\n".join(LINES) + "\n\n[Write part ")
+
+
+def test_an_early_node_sees_a_prefix_of_what_a_later_one_sees() -> None:
+    same = shared(node_call(work(1, lines=1)), node_call(work(3)))
+    assert same.endswith(f"Parts of the answer:\n{LINES[0]}\n")
+
+
+def test_nodes_with_the_same_first_predecessor_share_its_text() -> None:
+    same = shared(
+        node_call(work(3, predecessors=TEXTS[:1])), node_call(work(4, predecessors=TEXTS))
+    )
+    assert "Rent is high." in same
+
+
+def test_predecessors_are_earlier_turns_in_ascending_id() -> None:
+    turns = node_call(work(3, predecessors=TEXTS[::-1])).messages[-5:]
+    assert [turn.role for turn in turns] == ["user", "assistant", "user", "assistant", "user"]
+    assert [turn.content for turn in turns[1:]] == [
+        "Rent is high.",
+        "[Write part 2: Point 2]",
+        "Teams meet.",
+        "[Write part 3: Point 3]",
+    ]
+
+
+def test_a_node_continues_the_chat_in_which_its_first_predecessor_was_written() -> None:
+    before = node_call(work(1)).messages
+    after = node_call(work(3, predecessors=TEXTS)).messages
+    assert after[: len(before)] == before
+
+
+def test_roles_alternate_because_chat_templates_insist() -> None:
+    roles = [turn.role for turn in node_call(work(3, predecessors=TEXTS)).messages]
+    assert roles == ["system"] + ["user", "assistant"] * (len(roles) // 2 - 1) + ["user"]
+
+
+def test_different_requests_share_the_rules() -> None:
+    other = work(1).model_copy(update={"question": "Why?", "skeleton": ()})
+    assert node_call(work(1)).messages[:-1] == node_call(other).messages[:-1]
+    assert len(node_call(other).messages) > 1
+
+
+def test_the_direct_node_is_the_question_and_nothing_else() -> None:
+    call = node_call(work(0, lines=0))
+    assert [(m.role, m.content) for m in call.messages] == [("user", work(0).question)]
+    assert call.stop == ()
+    assert call.max_tokens > node_call(work(1)).max_tokens
+
+
+def test_what_the_client_asks_of_the_sampling_overrides_the_defaults() -> None:
+    asked = Sampling(max_tokens=7, temperature=0.5, top_p=0.9, seed=0)
+    for number in (0, 1):
+        call = node_call(work(number, sampling=asked))
+        assert (call.max_tokens, call.temperature, call.top_p, call.seed) == (7, 0.5, 0.9, 0)
+        plain = node_call(work(number))
+        assert (plain.temperature, plain.top_p, plain.seed) == (0.0, None, None)
+
+
+def test_the_rules_are_short_because_prefill_is_slow_on_cpus() -> None:
+    assert sum(len(m.content) for m in node_call(work(1)).messages[:-1]) < 1500
