@@ -22,7 +22,7 @@ from services.runtime.work import Marks
 class AssemblerSettings(ServiceSettings):
     """Folds each request's facts, releases its nodes to the pools and writes its end."""
 
-    max_attempts: int = Field(4, ge=1, le=20, description="attempts at a node before it is dead")
+    max_attempts: int = Field(4, ge=1, le=10, description="attempts at a node before it is dead")
     escalate_after: int = Field(
         2, ge=1, description="failures in the small pool after which a node goes to the large one"
     )

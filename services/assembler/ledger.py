@@ -10,7 +10,7 @@ import structlog
 from proto.codec import encode
 from proto.errors import Busy, MessageTooLarge, QueueUnavailable
 from proto.messages import DeadLetter, End, ErrorInfo, NodeReleased, RequestFailed, StopWork
-from proto.names import Stream, Subjects
+from proto.names import PIN_GROUP, Stream, Subjects
 from services.assembler.graph import Dead, Release
 from services.runtime import metrics
 from services.runtime.connection import ApiError, Connection
@@ -112,6 +112,15 @@ class Ledger:
         )
         state = info.get("state")
         return bool(isinstance(state, dict) and state.get("subjects"))
+
+    async def unpin(self, consumer: str) -> None:
+        """Let another process have a partition now."""
+        try:
+            await self.connection.api(
+                f"CONSUMER.UNPIN.{Stream.EVENTS}.{consumer}", {"group": PIN_GROUP}
+            )
+        except (ApiError, QueueUnavailable) as error:
+            log.warning("unpin_failed", consumer=consumer, error=str(error))
 
     async def _purge(self, subjects: str) -> None:
         try:

@@ -40,6 +40,8 @@ log = structlog.get_logger()
 CREDIT: Final = 256
 #: Short, so that a partition changes hands soon after its owner has fallen silent.
 PULL_EXPIRES_S: Final = 1.0
+#: What is at hand when the process is to stop may take this long.
+DRAIN_S: Final = 2.0
 #: Ended requests whose late events are recognised without a read.
 REMEMBERED: Final = 20_000
 
@@ -110,8 +112,14 @@ class Partition:
         """Take no more events, finish those at hand, and let the partition go."""
         await self.pull.stop()
         if self._handling:
-            await asyncio.wait(self._handling, timeout=2)
+            await asyncio.wait(self._handling, timeout=DRAIN_S)
+        held = [one.accepted for one in self._open.values() if one.accepted]
         self._let_go()
+        if self.pull.pin:
+            # A successor need not wait for our silence, nor for the ack wait of what we hold.
+            for accepted in held:
+                await accepted.nak()
+            await self._ledger.unpin(partition_consumer(self.number))
 
     @property
     def open_requests(self) -> int:

@@ -1,0 +1,60 @@
+"""`python -m services.planner`: the service that turns requests into skeletons."""
+
+from __future__ import annotations
+
+import sys
+
+from pydantic import Field
+
+from proto.names import PLANNER_CONSUMER, Pool, Stream
+from services.planner.service import Planner
+from services.runtime.facts import EventLog
+from services.runtime.lifecycle import Process, run
+from services.runtime.pools import engine_pool
+from services.runtime.publisher import DurablePublisher
+from services.runtime.settings import EngineSettings
+from services.runtime.stops import Stops
+from services.runtime.work import MARK_SHARE, WorkLoop
+
+
+class PlannerSettings(EngineSettings):
+    """Turns each request into a skeleton, by the large pool's engines, line by line."""
+
+    slots: int = Field(8, ge=1, le=4096, description="requests planned at once")
+
+
+async def serve(process: Process) -> None:
+    """Plan requests until the process is to stop."""
+    settings = process.settings
+    if not isinstance(settings, PlannerSettings):
+        raise TypeError("the planner needs its own settings")
+    connection, engines = process.connection, engine_pool(settings, Pool.LARGE)
+    publisher = DurablePublisher(connection)
+    await publisher.open()
+    events = EventLog(connection, publisher, settings.partitions)
+    stops = Stops(events, look_every_s=settings.ack_wait_s * MARK_SHARE)
+    await stops.listen(connection)
+    process.spawn(stops.look(), "look for ends")
+    loop = WorkLoop(
+        connection,
+        Stream.REQUESTS,
+        [PLANNER_CONSUMER],
+        settings.slots,
+        Planner(events, engines, stops).handle,
+        ack_wait_s=settings.ack_wait_s,
+        kind="request",
+    )
+    process.serving()
+    try:
+        await loop.run(process.stopping, drain_s=settings.drain_s)
+    finally:
+        await engines.close()
+
+
+def main() -> int:
+    """Run the planner; return its exit code."""
+    return run("planner", PlannerSettings.load(), serve)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

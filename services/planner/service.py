@@ -1,0 +1,301 @@
+"""From a request to its skeleton: each node is published when its line is complete."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import structlog
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential
+
+from proto.codec import decode
+from proto.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    EngineError,
+    EngineRejected,
+    InvalidRequest,
+    PlanRejected,
+    RequestTooLarge,
+    SkelgraphError,
+)
+from proto.messages import (
+    AnswerAssembled,
+    ErrorInfo,
+    Fact,
+    NodePlanned,
+    PlanCompleted,
+    RequestAccepted,
+    RequestFailed,
+    SkeletonDrafted,
+    SubmitRequest,
+    Usage,
+)
+from proto.names import DIRECT_NODE, check_request_id, request_of
+from services.planner.gate import Ending, decide, without_needs
+from services.planner.parser import PlanItem, PlanLimits, Planned, PlanParser, Shape, ShapeKind
+from services.planner.prompts import plan_call
+from services.runtime import metrics
+from services.runtime.endpoints import EnginePool
+from services.runtime.facts import EventLog
+from services.runtime.stops import Stops
+from services.runtime.work import Job
+
+log = structlog.get_logger()
+
+#: Tries at the planning call, with these pauses between them; then the answer is direct.
+PLAN_TRIES: Final = 3
+PAUSE_S: Final = 0.2
+PAUSE_MAX_S: Final = 2.0
+
+
+class Draft:
+    """A plan as it comes about: its nodes are published while it is still being written.
+
+    Args:
+        events: where the nodes go.
+        accepted: the request.
+        headers: passed on with each fact.
+        done: nodes that an earlier planner has published.
+    """
+
+    def __init__(
+        self,
+        events: EventLog,
+        accepted: RequestAccepted,
+        headers: dict[str, str],
+        done: Sequence[NodePlanned],
+    ) -> None:
+        self.accepted = accepted
+        self.headers = headers
+        self.shape: ShapeKind | None = "graph" if done else None
+        self.ending: Ending = "cut_off"
+        self.nodes = [planned.node for planned in done]
+        self.lines = [planned.line for planned in done]
+        self.usage = Usage()
+        self.model = self.endpoint = ""
+        self.plan_ms = 0.0
+        self._events = events
+        self._storing: list[asyncio.Task[bool]] = []
+
+    def take(self, items: Sequence[PlanItem], planned_ms: float) -> None:
+        """Publish what is complete."""
+        for item in items:
+            if isinstance(item, Shape):
+                self.shape = item.kind
+            elif isinstance(item, Planned):
+                self._publish(item, planned_ms)
+            else:
+                self.ending = "cut_off" if item.cut_off else "complete"
+
+    async def stored(self) -> None:
+        """Return when all published nodes are stored."""
+        await asyncio.gather(*self._storing)
+
+    async def settled(self) -> None:
+        """Return when nothing is being stored any more, whatever came of it."""
+        await asyncio.gather(*self._storing, return_exceptions=True)
+
+    def completed(self) -> PlanCompleted:
+        """Return the plan as it has ended."""
+        decision = decide(self.accepted.submitted.mode, self.shape, self.nodes, self.ending)
+        return PlanCompleted(
+            request=self.accepted.request,
+            mode=decision.mode,
+            reason=decision.reason,
+            nodes=decision.nodes,
+            model=self.model,
+            endpoint=self.endpoint,
+            plan_ms=self.plan_ms,
+            usage=self.usage,
+        )
+
+    def _publish(self, item: Planned, planned_ms: float) -> None:
+        sot = self.accepted.submitted.mode == "sot"
+        node = without_needs(item.node) if sot else item.node
+        planned = NodePlanned(
+            request=self.accepted.request, node=node, line=item.line, planned_ms=planned_ms
+        )
+        self.nodes.append(node)
+        self.lines.append(item.line)
+        storing = self._events.append(planned, headers=self.headers)
+        self._storing.append(
+            asyncio.create_task(storing, name=f"planned {planned.request}/{node.id}")
+        )
+        log.info("node_planned", node=node.id, needs=node.needs, difficulty=node.difficulty)
+
+
+class Planner:
+    """Plans requests.
+
+    Args:
+        events: where the skeletons go.
+        engines: the large pool's engines.
+        stops: ends planning that is of no more use.
+    """
+
+    def __init__(self, events: EventLog, engines: EnginePool, stops: Stops) -> None:
+        self._events = events
+        self._engines = engines
+        self._stops = stops
+
+    async def handle(self, job: Job) -> None:
+        """Take a request up, plan it, and store that its plan is complete."""
+        delivery = job.delivery
+        request, headers = request_of(delivery.subject), delivery.trace
+        with structlog.contextvars.bound_contextvars(request=request):
+            if not _may_name_facts(request):
+                return
+            try:
+                submitted = decode(SubmitRequest, delivery.data)
+            except (InvalidRequest, RequestTooLarge) as error:
+                await self._refuse(request, error, headers)
+                return
+            accepted = RequestAccepted(
+                request=request,
+                submitted=submitted,
+                submitted_at=delivery.stored_at,
+                deadline_at=delivery.stored_at + submitted.deadline_s,
+            )
+            await self._take_up(accepted, headers)
+
+    async def _take_up(self, accepted: RequestAccepted, headers: dict[str, str]) -> None:
+        facts: list[Fact] = []
+        if await self._events.append(accepted, headers=headers):
+            log.info("request_accepted", mode=accepted.submitted.mode)
+        else:
+            facts = [stored.fact for stored in await self._events.read(accepted.request)]
+            accepted = next((f for f in facts if isinstance(f, RequestAccepted)), accepted)
+        if any(_ends_planning(fact) for fact in facts):
+            log.info("request_planned_before")
+            return
+        done = sorted(
+            (fact for fact in facts if isinstance(fact, NodePlanned)), key=lambda fact: fact.node.id
+        )
+        draft = Draft(self._events, accepted, headers, done)
+        try:
+            await self._stops.run(
+                self._plan(draft),
+                request=accepted.request,
+                node=None,
+                deadline_at=accepted.deadline_at,
+            )
+        except (Cancelled, DeadlineExceeded) as error:
+            log.info("planning_stopped", code=error.code)
+        finally:
+            await draft.settled()
+
+    async def _plan(self, draft: Draft) -> None:
+        try:
+            plan = await self._written(draft)
+        except EngineRejected as error:
+            await self._refuse(draft.accepted.request, error, draft.headers)
+            return
+        await draft.stored()
+        await self._events.append(plan, headers=draft.headers)
+        metrics.PLAN_S.labels(plan.mode).observe(plan.plan_ms / 1000)
+        metrics.PLANNED_NODES.labels(plan.mode).observe(len(plan.nodes))
+        metrics.count_tokens(
+            "planner",
+            plan.usage.prompt_tokens,
+            plan.usage.cached_tokens,
+            plan.usage.generated_tokens,
+        )
+        log.info(
+            "plan_completed",
+            mode=plan.mode,
+            reason=plan.reason,
+            nodes=len(plan.nodes),
+            plan_ms=round(plan.plan_ms),
+        )
+
+    async def _written(self, draft: Draft) -> PlanCompleted:
+        """Return the plan; without an engine that writes one the answer is direct."""
+        if draft.accepted.submitted.mode == "direct":
+            draft.ending = "complete"
+            return draft.completed()
+        try:
+            await self._until_written(draft)
+        except EngineRejected:
+            raise
+        except EngineError as error:
+            log.warning("plan_given_up", code=error.code, error=error.message)
+            direct: PlanCompleted = draft.completed().model_copy(
+                update={"mode": "direct", "reason": "no_planner", "nodes": (DIRECT_NODE,)}
+            )
+            return direct
+        return draft.completed()
+
+    async def _until_written(self, draft: Draft) -> None:
+        tries = AsyncRetrying(
+            retry=retry_if_exception(_is_retryable),
+            stop=stop_after_attempt(PLAN_TRIES),
+            wait=wait_exponential(PAUSE_S, max=PAUSE_MAX_S),
+            reraise=True,
+        )
+        avoid: str | None = None
+        async for one in tries:
+            with one:
+                try:
+                    await self._write(draft, avoid)
+                except EngineError as error:
+                    avoid = draft.endpoint
+                    log.warning("planning_failed", code=error.code, error=error.message)
+                    raise
+
+    async def _write(self, draft: Draft, avoid: str | None) -> None:
+        """Ask the engine for the plan, or for the rest of it, and publish it line by line."""
+        submitted = draft.accepted.submitted
+        call = plan_call(
+            submitted.question,
+            mode=submitted.mode,
+            max_nodes=submitted.max_nodes,
+            done_lines=tuple(draft.lines),
+        )
+        parser = PlanParser(PlanLimits(max_nodes=submitted.max_nodes), done=tuple(draft.lines))
+        stream = self._engines.stream(
+            call, key=draft.accepted.request, avoid=avoid, headers=draft.headers
+        )
+        draft.endpoint = stream.endpoint
+        started = time.monotonic()
+        try:
+            async with stream:
+                async for chunk in stream:
+                    draft.take(parser.feed(chunk.text), _ms_since(started))
+                draft.take(parser.close(), _ms_since(started))
+                completion = stream.completion
+                draft.usage, draft.model = completion.usage, completion.model
+        except PlanRejected as error:
+            log.warning("plan_rejected", error=error.message)
+            draft.ending = "unparsable"
+        finally:
+            draft.plan_ms += _ms_since(started)
+
+    async def _refuse(self, request: str, error: SkelgraphError, headers: dict[str, str]) -> None:
+        end = RequestFailed(request=request, error=ErrorInfo.of(error))
+        await self._events.append(end, headers=headers)
+        log.warning("request_refused", code=error.code, error=error.message)
+
+
+def _may_name_facts(request: str) -> bool:
+    """Whether `request` can be answered at all: no fact can be stored under a bad id."""
+    try:
+        check_request_id(request)
+    except InvalidRequest as error:
+        log.warning("request_dropped", code=error.code, error=error.message)
+        return False
+    return True
+
+
+def _ends_planning(fact: Fact) -> bool:
+    return isinstance(fact, PlanCompleted | AnswerAssembled | SkeletonDrafted | RequestFailed)
+
+
+def _is_retryable(error: BaseException) -> bool:
+    return isinstance(error, EngineError) and error.retryable
+
+
+def _ms_since(started: float) -> float:
+    return (time.monotonic() - started) * 1000

@@ -1,0 +1,63 @@
+"""`python -m services.worker --pool small`: the service that decodes the nodes of a pool."""
+
+from __future__ import annotations
+
+import sys
+
+from pydantic import Field
+
+from proto.names import Band, Pool, Stream, node_consumer
+from services.runtime.facts import EventLog
+from services.runtime.lifecycle import Process, run
+from services.runtime.pools import engine_pool
+from services.runtime.publisher import DurablePublisher
+from services.runtime.settings import EngineSettings
+from services.runtime.stops import Stops
+from services.runtime.work import MARK_SHARE, WorkLoop
+from services.worker.service import Worker
+
+
+class WorkerSettings(EngineSettings):
+    """Decodes the nodes of one pool on the pool's engines."""
+
+    pool: Pool = Field(Pool.LARGE, description="the pool whose nodes this worker decodes")
+    slots: int = Field(4, ge=1, le=4096, description="nodes decoded at once")
+
+
+async def serve(process: Process) -> None:
+    """Decode nodes until the process is to stop."""
+    settings = process.settings
+    if not isinstance(settings, WorkerSettings):
+        raise TypeError("the worker needs its own settings")
+    connection, engines = process.connection, engine_pool(settings, settings.pool)
+    publisher = DurablePublisher(connection)
+    await publisher.open()
+    events = EventLog(connection, publisher, settings.partitions)
+    stops = Stops(events, look_every_s=settings.ack_wait_s * MARK_SHARE)
+    await stops.listen(connection)
+    process.spawn(stops.look(), "look for ends")
+    worker = Worker(process.replica, connection, events, engines, stops)
+    loop = WorkLoop(
+        connection,
+        Stream.NODES,
+        [node_consumer(settings.pool, band) for band in Band],
+        settings.slots,
+        worker.handle,
+        ack_wait_s=settings.ack_wait_s,
+        kind="node",
+    )
+    process.serving()
+    try:
+        await loop.run(process.stopping, drain_s=settings.drain_s)
+    finally:
+        await engines.close()
+
+
+def main() -> int:
+    """Run the worker; return its exit code."""
+    settings = WorkerSettings.load()
+    return run(f"worker-{settings.pool}", settings, serve)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

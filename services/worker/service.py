@@ -1,0 +1,225 @@
+"""From a node to its text: one attempt, its tokens as they come, and how it ended.
+
+The worker decides nothing about retries: it says how the attempt ended and the
+assembler, which knows the request, decides what follows.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+import structlog
+
+from proto.codec import decode, encode
+from proto.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    EmptyText,
+    EngineError,
+    MalformedMessage,
+    SkelgraphError,
+    WorkerLost,
+)
+from proto.messages import (
+    DecodeNode,
+    ErrorInfo,
+    NodeDecoded,
+    NodeFailed,
+    NodeReset,
+    NodeStarted,
+    TokensDecoded,
+)
+from proto.names import Pool, Subjects
+from services.runtime import metrics
+from services.runtime.connection import Connection
+from services.runtime.endpoints import EnginePool
+from services.runtime.engine import EngineStream
+from services.runtime.facts import EventLog
+from services.runtime.stops import Stops
+from services.runtime.work import Job
+from services.worker.prompts import node_call
+from services.worker.text import TextFilter
+
+log = structlog.get_logger()
+
+#: Deliveries of one attempt after which it is taken to kill its workers.
+MAX_DELIVERIES: Final = 10
+
+
+class Worker:
+    """Decodes the nodes of one pool.
+
+    Args:
+        name: this replica, as it stands in facts.
+        connection: for previews.
+        events: where results go.
+        engines: the pool's engines.
+        stops: ends work that is of no more use.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        connection: Connection,
+        events: EventLog,
+        engines: EnginePool,
+        stops: Stops,
+    ) -> None:
+        self._name = name
+        self._connection = connection
+        self._events = events
+        self._engines = engines
+        self._stops = stops
+
+    async def handle(self, job: Job) -> None:
+        """Make one attempt at a node and store how it ended."""
+        delivery = job.delivery
+        headers = delivery.trace
+        try:
+            work = decode(DecodeNode, delivery.data)
+        except MalformedMessage as error:
+            log.error("work_unreadable", subject=delivery.subject, error=error.message)  # noqa: TRY400
+            await self._events.append(self._unreadable(delivery.subject, error), headers=headers)
+            return
+        with structlog.contextvars.bound_contextvars(
+            request=work.request, node=work.node.id, attempt=work.attempt
+        ):
+            await self._attempt(work, job, headers)
+
+    async def _attempt(self, work: DecodeNode, job: Job, headers: dict[str, str]) -> None:
+        if job.delivery.times > 1 and await self._is_settled(work):
+            log.info("node_settled_before")
+            return
+        stream = self._engines.stream(
+            node_call(work), key=work.request, avoid=work.avoid_endpoint, headers=headers
+        )
+        try:
+            if job.delivery.times > MAX_DELIVERIES:
+                raise WorkerLost(f"{job.delivery.times} deliveries")
+            decoded = await self._stops.run(
+                self._decode(work, job, stream),
+                request=work.request,
+                node=work.node.id,
+                deadline_at=work.deadline_at,
+            )
+        except (Cancelled, DeadlineExceeded) as error:
+            log.info("node_stopped", code=error.code)
+        except (EngineError, WorkerLost) as error:
+            await self._failed(work, error, stream.endpoint, headers)
+        else:
+            await self._done(work, decoded, headers)
+
+    async def _is_settled(self, work: DecodeNode) -> bool:
+        """Whether this attempt has a result already: its worker died before the ack."""
+        for stored in await self._events.read(work.request):
+            match stored.fact:
+                case NodeDecoded(node=node) if node == work.node.id:
+                    return True
+                case NodeFailed(node=node, attempt=attempt):
+                    if (node, attempt) == (work.node.id, work.attempt):
+                        return True
+        return False
+
+    async def _decode(self, work: DecodeNode, job: Job, stream: EngineStream) -> NodeDecoded:
+        started_at, started = time.time(), time.monotonic()
+        log.info("node_started", endpoint=stream.endpoint)
+        await self._tell_started(work, stream.endpoint)
+        text = TextFilter(work.node)
+        offset = tokens = 0
+        async with stream:
+            async for chunk in stream:
+                tokens += 1
+                if piece := text.feed(chunk.text):
+                    await self._tell_tokens(work, offset, piece, tokens)
+                    offset += len(piece)
+            completion = stream.completion
+        final = text.finish(completion.finish_reason)
+        if not final:
+            raise EmptyText
+        stored_at = job.delivery.stored_at
+        return NodeDecoded(
+            request=work.request,
+            node=work.node.id,
+            attempt=work.attempt,
+            text=final,
+            finish_reason=completion.finish_reason,
+            pool=work.pool,
+            model=completion.model,
+            endpoint=completion.endpoint,
+            worker=self._name,
+            queued_ms=max(0.0, started_at - stored_at) * 1000,
+            slot_wait_ms=max(0.0, min(job.slot_free_since, job.received_at) - stored_at) * 1000,
+            first_token_ms=stream.first_token_ms or 0.0,
+            decode_ms=(time.monotonic() - started) * 1000,
+            usage=completion.usage,
+        )
+
+    async def _done(self, work: DecodeNode, decoded: NodeDecoded, headers: dict[str, str]) -> None:
+        first = await self._events.append(decoded, headers=headers)
+        pool, usage = decoded.pool, decoded.usage
+        metrics.NODE_QUEUED_S.labels(pool).observe(decoded.queued_ms / 1000)
+        metrics.NODE_FIRST_TOKEN_S.labels(pool).observe(decoded.first_token_ms / 1000)
+        metrics.NODE_DECODE_S.labels(pool, work.node.difficulty).observe(decoded.decode_ms / 1000)
+        metrics.count_tokens(pool, usage.prompt_tokens, usage.cached_tokens, usage.generated_tokens)
+        log.info(
+            "node_decoded" if first else "node_decoded_before",
+            decode_ms=round(decoded.decode_ms),
+            queued_ms=round(decoded.queued_ms, 1),
+            tokens=usage.generated_tokens,
+        )
+
+    async def _failed(
+        self, work: DecodeNode, error: SkelgraphError, endpoint: str, headers: dict[str, str]
+    ) -> None:
+        info = ErrorInfo.of(error)
+        log.warning("node_failed", code=error.code, error=error.message, endpoint=endpoint)
+        metrics.NODE_FAILURES.labels(work.pool, error.code).inc()
+        failed = NodeFailed(
+            request=work.request,
+            node=work.node.id,
+            attempt=work.attempt,
+            pool=work.pool,
+            endpoint=endpoint,
+            worker=self._name,
+            error=info,
+        )
+        reset = NodeReset(request=work.request, node=work.node.id, attempt=work.attempt, error=info)
+        await self._tell(work, encode(reset))
+        await self._events.append(failed, headers=headers)
+
+    async def _tell_started(self, work: DecodeNode, endpoint: str) -> None:
+        started = NodeStarted(
+            request=work.request,
+            node=work.node.id,
+            attempt=work.attempt,
+            pool=work.pool,
+            worker=self._name,
+            endpoint=endpoint,
+        )
+        await self._tell(work, encode(started))
+
+    async def _tell_tokens(self, work: DecodeNode, offset: int, text: str, tokens: int) -> None:
+        decoded = TokensDecoded(
+            request=work.request,
+            node=work.node.id,
+            attempt=work.attempt,
+            offset=offset,
+            text=text,
+            tokens=tokens,
+        )
+        await self._tell(work, encode(decoded))
+
+    async def _tell(self, work: DecodeNode, preview: bytes) -> None:
+        await self._connection.publish(Subjects.live(work.request, work.node.id), preview)
+
+    def _unreadable(self, subject: str, error: MalformedMessage) -> NodeFailed:
+        pool, _, request, node, attempt = subject.split(".")[-5:]
+        return NodeFailed(
+            request=request,
+            node=int(node),
+            attempt=int(attempt),
+            pool=Pool(pool),
+            worker=self._name,
+            error=ErrorInfo.of(error),
+        )

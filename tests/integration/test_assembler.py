@@ -1,0 +1,221 @@
+"""The assembler as a process: what it releases, how it ends requests, who takes over."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from proto.codec import decode, encode
+from proto.messages import (
+    AnswerAssembled,
+    CancelOutcome,
+    CancelRequest,
+    DeadLetter,
+    DecodeNode,
+    RequestFailed,
+    StopWork,
+)
+from proto.names import ANY_STOP, Band, Pool, Stream, Subjects, node_consumer
+from services.runtime.pull import Delivery
+from tests.conftest import ACK_WAIT_S, Runtime
+from tests.facts import accepted, decoded, failed, plan, planned
+from tests.processes import Inbox, Services, end_of, submit
+
+
+@pytest.fixture
+async def services(runtime: Runtime, tmp_path: Path) -> AsyncIterator[Services]:
+    async with AsyncExitStack() as stack:
+        yield Services(stack, runtime, tmp_path / "logs")
+
+
+@pytest.fixture
+async def work(runtime: Runtime) -> AsyncIterator[Inbox]:
+    consumers = [node_consumer(pool, band) for pool in Pool for band in Band]
+    async with Inbox(runtime, Stream.NODES, *consumers) as inbox:
+        yield inbox
+
+
+def nodes(deliveries: list[Delivery]) -> list[DecodeNode]:
+    return [decode(DecodeNode, delivery.data) for delivery in deliveries]
+
+
+async def now(runtime: Runtime) -> float:
+    """NATS's clock, by what it says of a message that it has just stored."""
+    await runtime.events.append(planned(999, request="clock"))
+    return (await runtime.events.read("clock"))[0].stored_at
+
+
+async def tell(runtime: Runtime, *told: object) -> None:
+    for fact in told:
+        await runtime.events.append(fact)  # type: ignore[arg-type]
+
+
+async def test_ready_nodes_reach_their_pools_and_dependants_follow(
+    runtime: Runtime, services: Services, work: Inbox
+) -> None:
+    await services.start("assembler")
+    at = await now(runtime)
+    await tell(runtime, accepted(at=at), planned(1, (), "easy"), planned(2), planned(3, [1, 2]))
+    await tell(runtime, plan([1, 2, 3]))
+    ready = nodes(await work.wait_for(2))
+    assert {node.node.id: node.pool for node in ready} == {1: Pool.SMALL, 2: Pool.LARGE}
+    await tell(runtime, decoded(1), decoded(2))
+    assert nodes(await work.wait_for(3))[-1].node.id == 3
+    await tell(runtime, decoded(3))
+    end = await end_of(runtime, "r1")
+    assert isinstance(end, AnswerAssembled)
+    assert end.text == "Text 1.\n\nText 2.\n\nText 3."
+    assert end.timings.wall_ms > 0
+
+
+async def test_a_request_without_workers_ends_at_its_deadline(
+    runtime: Runtime, services: Services
+) -> None:
+    await services.start("assembler")
+    await tell(runtime, accepted(at=await now(runtime), deadline_s=0.5), planned(1))
+    end = await end_of(runtime, "r1", limit_s=5)
+    assert isinstance(end, RequestFailed)
+    assert end.error.code == "deadline_exceeded"
+
+
+async def test_the_deadline_holds_although_the_assembler_is_killed(
+    runtime: Runtime, services: Services
+) -> None:
+    first = await services.start("assembler")
+    await tell(runtime, accepted(at=await now(runtime), deadline_s=4), planned(1))
+    await asyncio.sleep(0.5)
+    first.kill()
+    await services.start("assembler")
+    end = await end_of(runtime, "r1", limit_s=15)
+    assert isinstance(end, RequestFailed)
+    assert end.error.code == "deadline_exceeded"
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGSTOP])
+async def test_a_standby_takes_over_and_releases_what_follows(
+    runtime: Runtime,
+    services: Services,
+    work: Inbox,
+    how: signal.Signals,
+) -> None:
+    first = await services.start("assembler")
+    await tell(runtime, accepted(at=await now(runtime)), planned(1), planned(2, [1]), plan([1, 2]))
+    (one,) = await work.wait_for(1)
+    await services.start("assembler")
+    first.signal(how)
+    await tell(runtime, decoded(1))
+    await one.ack()
+    _, two = await work.wait_for(2)
+    await tell(runtime, decoded(2))
+    await two.ack()
+    assert isinstance(await end_of(runtime, "r1"), AnswerAssembled)
+    assert [one.node.id for one in nodes(work.got)] == [1, 2]
+
+
+async def test_a_successor_finds_a_request_of_which_nothing_more_is_heard(
+    runtime: Runtime, services: Services, work: Inbox
+) -> None:
+    """All its events were acked, but for the accepted one, when its owner died."""
+    first = await services.start("assembler")
+    await tell(runtime, accepted(at=await now(runtime)), planned(1), plan([1]))
+    await work.wait_for(1)
+    await asyncio.sleep(0.3)
+    first.kill()
+    await runtime.connection.api(
+        f"STREAM.PURGE.{Stream.NODES}", {"filter": Subjects.nodes_of("r1")}
+    )
+    await services.start("assembler")
+    again = await work.wait_for(2, limit_s=ACK_WAIT_S + 8)
+    assert [one.node.id for one in nodes(again)] == [1, 1]
+
+
+async def test_failures_are_retried_then_buried_and_the_answer_is_direct(
+    runtime: Runtime, services: Services, work: Inbox
+) -> None:
+    await services.start("assembler")
+    at = await now(runtime)
+    await tell(runtime, accepted(at=at), planned(1), planned(2), planned(3), plan([1, 2, 3]))
+    for attempt in (1, 2, 3):
+        await tell(runtime, failed(1, attempt))
+        got = nodes(await work.wait_for(3 + attempt))
+        assert (got[-1].node.id, got[-1].attempt) == (1, attempt + 1)
+    await tell(runtime, failed(1, 4))
+    got = nodes(await work.wait_for(7))
+    assert got[-1].node.id == 0
+    await tell(runtime, decoded(0, text="Direct."))
+    end = await end_of(runtime, "r1")
+    assert isinstance(end, AnswerAssembled)
+    assert (end.text, end.fallback) == ("Direct.", True)
+    letter = await runtime.connection.nc.request(
+        f"$JS.API.DIRECT.GET.{Stream.DEAD}.{Subjects.dead('r1', 1)}"
+    )
+    assert decode(DeadLetter, letter.data).attempts == 4
+
+
+async def cancel(runtime: Runtime, request: str) -> CancelOutcome:
+    reply = await runtime.connection.nc.request(
+        Subjects.cancel(request), encode(CancelRequest(reason="test")), timeout=5
+    )
+    return decode(CancelOutcome, reply.data)
+
+
+async def test_cancel_ends_the_request_unqueues_its_work_and_stops_workers(
+    runtime: Runtime, services: Services
+) -> None:
+    heard: asyncio.Queue[StopWork] = asyncio.Queue()
+
+    async def hear(message: object) -> None:
+        heard.put_nowait(decode(StopWork, message.data))  # type: ignore[attr-defined]
+
+    await services.start("assembler")
+    await runtime.connection.subscribe(ANY_STOP, hear)
+    await tell(runtime, accepted(at=await now(runtime)), planned(1), planned(2))
+    assert (await cancel(runtime, "r1")).outcome == "cancelled"
+    end = await end_of(runtime, "r1")
+    assert isinstance(end, RequestFailed)
+    assert end.error.code == "cancelled"
+    assert (await asyncio.wait_for(heard.get(), 5)).request == "r1"
+    assert (await cancel(runtime, "r1")).outcome == "already_ended"
+    async with asyncio.timeout(5):
+        while await queued_nodes(runtime):  # noqa: ASYNC110  # a remote state
+            await asyncio.sleep(0.02)
+
+
+async def queued_nodes(runtime: Runtime) -> int:
+    info = await runtime.connection.api(f"STREAM.INFO.{Stream.NODES}")
+    state = info["state"]
+    assert isinstance(state, dict)
+    return int(state["messages"])
+
+
+async def test_cancelling_an_unknown_request_says_so_and_stores_nothing(
+    runtime: Runtime, services: Services
+) -> None:
+    await services.start("assembler")
+    assert (await cancel(runtime, "nobody")).outcome == "unknown"
+    assert not await runtime.events.has_ended("nobody")
+
+
+async def test_a_request_is_cancelled_while_it_waits_for_a_planner(
+    runtime: Runtime, services: Services
+) -> None:
+    await services.start("assembler")
+    await submit(runtime, "r1")
+    assert (await cancel(runtime, "r1")).outcome == "cancelled"
+
+
+async def test_the_assembler_survives_a_crash_of_the_server(
+    runtime: Runtime, services: Services, work: Inbox
+) -> None:
+    child = await services.start("assembler")
+    await tell(runtime, accepted(at=await now(runtime)), planned(1), planned(2, [1]), plan([1, 2]))
+    await work.wait_for(1)
+    await asyncio.to_thread(runtime.server.restart)
+    await tell(runtime, decoded(1), decoded(2))
+    assert isinstance(await end_of(runtime, "r1"), AnswerAssembled)
+    assert child.alive
