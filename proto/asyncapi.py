@@ -1,0 +1,220 @@
+"""The AsyncAPI 3 document: channels, operations by role, messages by reference.
+
+The NATS binding (0.1.0) knows nothing but an operation's queue group, so what concerns
+JetStream stands in `x-nats-jetstream` extensions.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Final
+
+import yaml
+
+from proto.channels import CHANNELS, MESSAGES, PARAMETERS, Channel, Message, Role, is_fact
+from proto.names import PREFIX, STREAM_SUBJECTS, Header, Stream
+
+Json = dict[str, object]
+
+SCHEMA_FORMAT: Final = "application/schema+json;version=draft-2020-12"
+_STR_TAG: Final = "tag:yaml.org,2002:str"
+_WORK_QUEUES: Final = (Stream.REQUESTS, Stream.NODES)
+_VERSION: Final = PREFIX.rpartition(".")[2]
+
+_DESCRIPTION: Final = """\
+One prompt becomes a graph of nodes that are decoded in parallel. Clients publish a request, then
+read its facts, which can be replayed, and its previews, which can be lost.
+
+Facts and work are kept by JetStream (`x-nats-jetstream` names the stream); the rest is core NATS.
+Publish into a stream with an ack, and repeat with the same `Nats-Msg-Id` until it comes.
+"""
+
+_HEADERS: Final[dict[Header, Json]] = {
+    Header.TRACEPARENT: {
+        "type": "string",
+        "description": "W3C Trace Context, passed on from the request.",
+    },
+    Header.MSG_ID: {
+        "type": "string",
+        "description": "Lets JetStream drop a repetition within its window of two minutes.",
+    },
+    Header.EXPECTED_LAST_SUBJECT_SEQUENCE: {
+        "type": "string",
+        "const": "0",
+        "description": "The subject must hold nothing yet: the first fact wins.",
+    },
+}
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts of several lines as blocks, and repeats instead of using anchors."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        return True
+
+    def text(self, data: str) -> yaml.ScalarNode:
+        return self.represent_scalar(_STR_TAG, data, style="|" if "\n" in data else None)
+
+
+_Dumper.add_representer(str, _Dumper.text)
+
+
+def asyncapi_yaml() -> str:
+    """Return the AsyncAPI document."""
+    document = {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Skelgraph",
+            "version": _VERSION,
+            "description": _DESCRIPTION,
+            "license": {"name": "Apache-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "channels": _channels(),
+        "operations": _operations(),
+        "components": {
+            "messages": {message.__name__: _message(message) for message in MESSAGES},
+            "parameters": {name: _parameter(name) for name in PARAMETERS},
+            "schemas": _header_schemas(),
+        },
+    }
+    return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def first_line(message: type[object]) -> str:
+    """Return what `message` says of itself, in a line."""
+    return (inspect.getdoc(message) or "").split("\n")[0]
+
+
+# --- channels -------------------------------------------------------------------------
+
+
+def _channels() -> Json:
+    channels: Json = {}
+    for channel in CHANNELS:
+        channels[channel.name] = _channel(channel)
+        if channel.replies:
+            channels[_reply(channel)] = {
+                "address": None,
+                "summary": f"Replies to `{channel.name}`, on the inbox that the asker names.",
+                "messages": _message_refs(channel.replies),
+            }
+    return channels
+
+
+def _channel(channel: Channel) -> Json:
+    names = re.findall(r"{(\w+)}", channel.address)
+    described: Json = {
+        "address": channel.address,
+        "summary": channel.summary,
+        "messages": _message_refs(channel.messages),
+        "parameters": {name: {"$ref": f"#/components/parameters/{name}"} for name in names},
+    }
+    if channel.stream:
+        described["x-nats-jetstream"] = _jetstream(channel, channel.stream)
+    return described
+
+
+def _parameter(name: str) -> Json:
+    description, values = PARAMETERS[name]
+    return {"description": description, **({"enum": [*map(str, values)]} if values else {})}
+
+
+def _jetstream(channel: Channel, stream: Stream) -> Json:
+    facts: Json = {"stream": stream.value, "subjects": [STREAM_SUBJECTS[stream]]}
+    if stream in _WORK_QUEUES:
+        # One message a subject: work is unique while it is queued or running.
+        unique: Json = {"max_msgs_per_subject": 1, "discard_new_per_subject": True}
+        facts |= {"retention": "workqueue", "discard": "new", **unique}
+    else:
+        facts |= {"retention": "limits", "discard": "new"}
+    if channel.consumers:
+        facts["consumers"] = list(channel.consumers)
+    return facts
+
+
+def _message_refs(messages: tuple[Message, ...]) -> Json:
+    return {
+        message.__name__: {"$ref": f"#/components/messages/{message.__name__}"}
+        for message in messages
+    }
+
+
+def _reply(channel: Channel) -> str:
+    return f"{channel.name}Reply"
+
+
+# --- operations -----------------------------------------------------------------------
+
+
+def _operations() -> Json:
+    operations: Json = {}
+    for channel in CHANNELS:
+        for role, messages in channel.sent.items():
+            operations[f"{role}.send.{channel.name}"] = _operation(channel, role, "send", messages)
+        for role in channel.read:
+            operations[f"{role}.receive.{channel.name}"] = _operation(
+                channel, role, "receive", channel.messages
+            )
+    return operations
+
+
+def _operation(channel: Channel, role: Role, action: str, messages: tuple[Message, ...]) -> Json:
+    described: Json = {
+        "action": action,
+        "channel": {"$ref": f"#/channels/{channel.name}"},
+        "summary": channel.summary,
+        "tags": [{"name": role.value}],
+        "messages": _refs_in(channel.name, messages),
+    }
+    if channel.replies:
+        described["reply"] = {
+            "channel": {"$ref": f"#/channels/{_reply(channel)}"},
+            "messages": _refs_in(_reply(channel), channel.replies),
+        }
+    if channel.queue and action == "receive":
+        described["bindings"] = {"nats": {"queue": channel.queue, "bindingVersion": "0.1.0"}}
+    return described
+
+
+def _refs_in(channel: str, messages: tuple[Message, ...]) -> list[Json]:
+    return [{"$ref": f"#/channels/{channel}/messages/{message.__name__}"} for message in messages]
+
+
+# --- messages -------------------------------------------------------------------------
+
+
+def _message(message: Message) -> Json:
+    described: Json = {"name": message.__name__, "summary": first_line(message)}
+    headers = _headers_of(message)
+    if headers:
+        described["headers"] = {"$ref": f"#/components/schemas/{headers}"}
+    reference = {"$ref": f"./{message.__name__}.json"}
+    return described | {"payload": {"schemaFormat": SCHEMA_FORMAT, "schema": reference}}
+
+
+def _headers_of(message: Message) -> str | None:
+    channel = next((one for one in CHANNELS if message in one.messages), None)
+    if channel is None or channel.stream is None:
+        return None
+    return "FactHeaders" if is_fact(channel) else "WorkHeaders"
+
+
+def _header_schemas() -> Json:
+    work = (Header.TRACEPARENT, Header.MSG_ID)
+    return {
+        "WorkHeaders": _header_schema(work, required=[]),
+        "FactHeaders": _header_schema(
+            (*work, Header.EXPECTED_LAST_SUBJECT_SEQUENCE),
+            required=[Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value],
+        ),
+    }
+
+
+def _header_schema(headers: tuple[Header, ...], *, required: list[str]) -> Json:
+    schema: Json = {
+        "type": "object",
+        "properties": {header.value: _HEADERS[header] for header in headers},
+    }
+    return schema | ({"required": required} if required else {})
