@@ -96,12 +96,6 @@ class WorkerLost(SkelgraphError):
     retryable = True
 
 
-class InvalidSettings(SkelgraphError):
-    """A setting is missing or not valid."""
-
-    code = "invalid_settings"
-
-
 class EngineError(SkelgraphError):
     """The engine failed."""
 

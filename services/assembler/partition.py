@@ -236,17 +236,20 @@ class Partition:
             self._start(open_request, self._release(release, open_request), "release")
         end = end_of(graph, open_request.now())
         if end and self._first_time(open_request, "end"):
-            self._start(open_request, self._end(end, headers), "end")
+            self._start(open_request, self._end(end, open_request), "end")
 
     async def _release(self, release: Release, open_request: OpenRequest) -> None:
         try:
             await self._ledger.release(release, open_request.headers)
         except MessageTooLarge as error:
             end = failure(open_request.graph, ErrorInfo.of(error))
-            await self._end(end, open_request.headers)
+            await self._end(end, open_request)
 
-    async def _end(self, end: End, headers: dict[str, str]) -> None:
-        await self._ledger.end(end, headers)
+    async def _end(self, end: End, open_request: OpenRequest) -> None:
+        if not await self._ledger.end(end, open_request.headers):
+            # Somebody else's end stands, and its event may have gone to an earlier owner.
+            open_request.graph.ended = True
+            await self._close(open_request)
 
     def _set_deadline(self, open_request: OpenRequest) -> None:
         accepted = open_request.graph.accepted
@@ -262,7 +265,7 @@ class Partition:
             return
         late = DeadlineExceeded(f"{accepted.submitted.deadline_s:g} s")
         end = failure(open_request.graph, ErrorInfo.of(late))
-        self._start(open_request, self._end(end, open_request.headers), "deadline")
+        self._start(open_request, self._end(end, open_request), "deadline")
 
     def _first_time(self, open_request: OpenRequest, what: str) -> bool:
         """Whether no such effect is under way; the end's own event closes the request."""
@@ -298,7 +301,7 @@ class Partition:
         self._remember(graph.request)
         if open_request.deadline:
             open_request.deadline.cancel()
-        for effect in open_request.effects:
+        for effect in open_request.effects - {asyncio.current_task()}:
             effect.cancel()
         if not graph.planned.keys() <= graph.decoded.keys() or not graph.is_complete:
             await self._ledger.stop(graph.request)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from proto.names import PLANNER_CONSUMER, Pool, Stream
 from services.planner.service import Planner
@@ -21,6 +22,11 @@ class PlannerSettings(EngineSettings):
     """Turns each request into a skeleton, by the large pool's engines, line by line."""
 
     slots: int = Field(8, ge=1, le=4096, description="requests planned at once")
+
+    @model_validator(mode="after")
+    def _has_engines(self) -> Self:
+        self.urls(Pool.LARGE)
+        return self
 
 
 async def serve(process: Process) -> None:

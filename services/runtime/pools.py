@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-from proto.errors import InvalidSettings
 from proto.names import Pool
 from services.runtime.calls import EngineLimits
 from services.runtime.dialects import DIALECTS
 from services.runtime.endpoints import EnginePool
-from services.runtime.settings import ENV_PREFIX, EngineSettings
+from services.runtime.settings import EngineSettings
 
 
 def engine_pool(settings: EngineSettings, pool: Pool) -> EnginePool:
-    """Return the engines of `pool`.
-
-    Raises:
-        InvalidSettings: the settings name none; says which variable is missing.
-    """
-    urls = settings.large_urls if pool is Pool.LARGE else settings.small_urls
-    if not urls:
-        variable = f"{ENV_PREFIX}{pool.upper()}_URLS"
-        raise InvalidSettings(f"no engine is named for the {pool} pool", field=variable)
+    """Return the engines of `pool`; raises `ValueError` if the settings name none."""
     key = settings.engine_api_key
     return EnginePool(
-        urls,
+        settings.urls(pool),
         api_key=key.get_secret_value() if key else None,
         model=settings.large_model if pool is Pool.LARGE else settings.small_model,
         dialect=DIALECTS.get(settings.engine_dialect),

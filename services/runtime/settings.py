@@ -19,6 +19,8 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from proto.names import Pool
+
 ENV_PREFIX = "SKELGRAPH_"
 
 
@@ -100,6 +102,17 @@ class EngineSettings(ServiceSettings):
     between_tokens_timeout_s: float = Field(30, gt=0, description="seconds between two tokens")
     total_timeout_s: float = Field(600, gt=0, description="seconds for one engine call")
 
+    def urls(self, pool: Pool) -> tuple[str, ...]:
+        """The engines of `pool`.
+
+        Raises:
+            ValueError: none is named; says by which setting.
+        """
+        urls = self.large_urls if pool is Pool.LARGE else self.small_urls
+        if not urls:
+            raise ValueError(f"no engine is named for the {pool} pool: {_setting(f'{pool}_urls')}")
+        return urls
+
     @field_validator("large_urls", "small_urls", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
@@ -118,12 +131,15 @@ class EngineSettings(ServiceSettings):
         return urls
 
 
+def _setting(name: str) -> str:
+    return f"--{name.replace('_', '-')} [{ENV_PREFIX}{name.upper()}]"
+
+
 def _complain(error: ValidationError | SettingsError) -> NoReturn:
     if isinstance(error, ValidationError):
         for line in error.errors(include_url=False, include_input=False):
-            name = str(line["loc"][0]) if line["loc"] else "settings"
-            flag = f"--{name.replace('_', '-')} [{ENV_PREFIX}{name.upper()}]"
-            print(f"error: {flag}: {line['msg']}", file=sys.stderr)
+            where = f"{_setting(str(line['loc'][0]))}: " if line["loc"] else ""
+            print(f"error: {where}{line['msg'].removeprefix('Value error, ')}", file=sys.stderr)
     else:
         print(f"error: {error}", file=sys.stderr)
     raise SystemExit(2)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from proto.names import Band, Pool, Stream, node_consumer
 from services.runtime.facts import EventLog
@@ -22,6 +23,11 @@ class WorkerSettings(EngineSettings):
 
     pool: Pool = Field(Pool.LARGE, description="the pool whose nodes this worker decodes")
     slots: int = Field(4, ge=1, le=4096, description="nodes decoded at once")
+
+    @model_validator(mode="after")
+    def _has_engines(self) -> Self:
+        self.urls(self.pool)
+        return self
 
 
 async def serve(process: Process) -> None:

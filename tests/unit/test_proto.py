@@ -341,7 +341,6 @@ RETRYABLE = {
     "plan_rejected": False,
     "node_gave_up": False,
     "worker_lost": True,
-    "invalid_settings": False,
 }
 
 
