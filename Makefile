@@ -40,7 +40,7 @@ schemas-check: $(VENV)/.dev ## fail if what is generated is not what the code sa
 	@$(py) -m proto.schemas --check && $(py) -m docs.generate --check
 
 bench: $(VENV)/.local ## the benchmark; ARGS="..." for its options
-	@$(py) -m bench $(ARGS)
+	@$(py) -m bench.questions $(ARGS)
 
 lock: $(VENV)/.dev ## write requirements/*.txt anew; UPGRADE=1 for newer versions
 	@UV=$(abspath $(bin)/uv) requirements/lock.sh

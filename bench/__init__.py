@@ -1,0 +1,1 @@
+"""Measurements: what is said about speed is said here."""

@@ -1,0 +1,233 @@
+"""Answers a file of questions one after another and says where the time went.
+
+`python -m bench.questions FILE` starts a local stack, or uses one that runs. A line of FILE is
+JSON with `question` or `turns` (Vicuna's form: the first turn is asked), and optionally
+`question_id` and `category`. Exit code 1 if any question was not answered.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+import uvloop
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from proto.errors import SkelgraphError
+from proto.messages import AnswerAssembled, RequestFailed
+from proto.names import new_request_id
+from services.planner.gate import depth, width
+from services.runtime import logs
+from skelgraph.client import END_TYPES, Client, Ending, make_request
+from skelgraph.local.config import StackConfig
+from skelgraph.session import Where, reach
+
+COLUMNS: Final = (
+    "id", "category", "mode", "nodes", "depth", "width", "plan %", "wall s", "path s",
+    "wait s", "overhead ms", "overhead %", "speed-up", "tokens",
+)  # fmt: skip
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A line of the file."""
+
+    id: str
+    category: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A question and how it ended."""
+
+    question: Question
+    end: Ending
+
+
+def read_questions(path: Path) -> list[Question]:
+    """Return the questions in `path`; raises `SystemExit` naming a line that is none."""
+    questions = []
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            fields = json.loads(line)
+            text = fields["question"] if "question" in fields else fields["turns"][0]
+            name = str(fields.get("question_id", number))
+            questions.append(Question(name, str(fields.get("category", "")), str(text)))
+        except (ValueError, KeyError, IndexError, TypeError) as error:
+            raise SystemExit(f"error: {path}, line {number}: no question ({error!r})") from None
+    return questions
+
+
+async def ask(client: Client, question: Question, **asked: object) -> Result:
+    """Ask a question and wait for its end."""
+    request = new_request_id()
+    await client.submit(make_request(question=question.text, **asked), request)
+    async for told in client.follow(request):
+        if isinstance(told, END_TYPES):
+            return Result(question, told)
+    raise RuntimeError("the event log ended before the request")
+
+
+def row(result: Result) -> list[str]:
+    """Return the result's line in the table."""
+    question, end = result.question, result.end
+    if not isinstance(end, AnswerAssembled):
+        code = end.error.code if isinstance(end, RequestFailed) else end.type
+        return [question.id, question.category, code, *["–"] * (len(COLUMNS) - 3)]
+    took, specs = end.timings, [node.node for node in end.nodes]
+    return [
+        question.id,
+        question.category,
+        f"{end.mode} ({end.plan.reason})",
+        str(len(specs)),
+        str(depth(specs)),
+        str(width(specs)),
+        f"{100 * took.plan_ms / took.wall_ms:.0f}",
+        f"{took.wall_ms / 1000:.1f}",
+        f"{took.critical_engine_ms / 1000:.1f}",
+        f"{took.critical_slot_wait_ms / 1000:.1f}",
+        f"{took.overhead_ms:.1f}",
+        f"{100 * took.overhead_ms / took.wall_ms:.2f}",
+        f"{took.sequential_ms / took.wall_ms:.2f}",
+        str(end.usage.generated_tokens),
+    ]
+
+
+def table(results: Iterable[Result]) -> Table:
+    """Return the table by question."""
+    drawn = Table(*COLUMNS, title="By question")
+    for column in drawn.columns[3:]:
+        column.justify = "right"
+    for result in results:
+        drawn.add_row(*row(result))
+    return drawn
+
+
+def summary(results: Sequence[Result]) -> list[tuple[str, str]]:
+    """Return the figures over all questions."""
+    ends = [result.end for result in results if isinstance(result.end, AnswerAssembled)]
+    lines = [("questions", str(len(results))), ("failures", str(len(results) - len(ends)))]
+    if not ends:
+        return lines
+    modes = sorted({end.mode for end in ends})
+    planned = [end for end in ends if end.mode != "direct"]
+    return [
+        *lines,
+        ("modes", ", ".join(f"{mode} {sum(e.mode == mode for e in ends)}" for mode in modes)),
+        ("pools used", ", ".join(sorted({node.pool for end in ends for node in end.nodes}))),
+        ("wall s", spread([end.timings.wall_ms / 1000 for end in ends], 1)),
+        ("overhead ms", spread([end.timings.overhead_ms for end in ends], 1)),
+        ("overhead %", spread([_overhead_percent(end) for end in ends], 2)),
+        ("plan % (decomposed)", spread([_plan_percent(end) for end in planned], 0)),
+        ("speed-up (decomposed)", spread([_speed_up(end) for end in planned], 2)),
+        ("tokens", spread([float(end.usage.generated_tokens) for end in ends], 0)),
+    ]
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """Return median, quartiles and extremes."""
+    if not values:
+        return "–"
+    low, median, high = (
+        statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [*values] * 3
+    )
+    return (
+        f"median {median:.{digits}f}, quartiles {low:.{digits}f}–{high:.{digits}f}, "
+        f"range {min(values):.{digits}f}–{max(values):.{digits}f}"
+    )
+
+
+def markdown(results: Sequence[Result]) -> str:
+    """Return table and summary as Markdown."""
+    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    lines += ["| " + " | ".join(row(result)) + " |" for result in results]
+    lines += ["", "| | |", "|---|---|"]
+    lines += [f"| {name} | {figure} |" for name, figure in summary(results)]
+    return "\n".join(lines) + "\n"
+
+
+def _overhead_percent(end: AnswerAssembled) -> float:
+    return 100 * end.timings.overhead_ms / end.timings.wall_ms
+
+
+def _plan_percent(end: AnswerAssembled) -> float:
+    return 100 * end.timings.plan_ms / end.timings.wall_ms
+
+
+def _speed_up(end: AnswerAssembled) -> float:
+    return end.timings.sequential_ms / end.timings.wall_ms
+
+
+async def _run(questions: Sequence[Question], where: Where, **asked: object) -> list[Result]:
+    results: list[Result] = []
+    shown = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=err,
+    )
+    async with reach(where, may_start=True) as session:
+        with shown:
+            task = shown.add_task("asking", total=len(questions))
+            for question in questions:
+                shown.update(task, description=f"{question.id} {question.text[:40]!r}")
+                results.append(await ask(session.client, question, **asked))
+                shown.advance(task)
+    return results
+
+
+def main(
+    file: Annotated[Path, typer.Argument(help="questions, a JSON object a line", exists=True)],
+    mode: Annotated[str, typer.Option(help="auto, direct, sot or sgd")] = "auto",
+    max_tokens: Annotated[int | None, typer.Option(help="limit of a node's text, tokens")] = None,
+    limit: Annotated[int | None, typer.Option(help="ask only the first so many")] = None,
+    nats_url: Annotated[
+        str | None, typer.Option(help="services to ask", envvar="SKELGRAPH_NATS_URL")
+    ] = None,
+    save: Annotated[Path | None, typer.Option(help="write each end here, a JSON a line")] = None,
+    report: Annotated[Path | None, typer.Option(help="write the tables here, as Markdown")] = None,
+) -> None:
+    """Answer a file of questions, one at a time, and say where the time went."""
+    logs.configure("error", "console")
+    questions = read_questions(file)[:limit]
+    where = Where(nats_url, None, StackConfig(), "plain")
+    asked: dict[str, object] = {"mode": mode}
+    if max_tokens:
+        asked["sampling"] = {"max_tokens": max_tokens}
+    try:
+        results = uvloop.run(_run(questions, where, **asked))
+    except SkelgraphError as error:
+        err.print(f"error: {error.message} ({error.code})")
+        raise typer.Exit(1) from None
+    _show(results, save, report)
+    failed = sum(not isinstance(result.end, AnswerAssembled) for result in results)
+    raise typer.Exit(1 if failed else 0)
+
+
+def _show(results: Sequence[Result], save: Path | None, report: Path | None) -> None:
+    wide = Console(highlight=False, width=max(out.width, 150))
+    wide.print(table(results))
+    for name, figure in summary(results):
+        wide.print(f"{name:>22}  {figure}")
+    if save:
+        save.write_text("".join(f"{result.end.model_dump_json()}\n" for result in results))
+    if report:
+        report.write_text(markdown(results))
+
+
+if __name__ == "__main__":
+    typer.run(main)
