@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proto.errors import NotProvisioned
+from proto.messages import Fact
 from services.runtime.streams import StreamLimits, check_provisioned, provision
 from tests.conftest import ACK_WAIT_S, PARTITIONS, Runtime
 from tests.facts import REQUEST, accepted, decoded, failed, plan, planned
@@ -18,7 +19,7 @@ async def test_a_fact_is_stored_once(runtime: Runtime, another: Runtime) -> None
 
 
 async def test_all_facts_of_a_request_come_back_in_order_and_no_others(runtime: Runtime) -> None:
-    facts = [
+    facts: list[Fact] = [
         accepted(),
         planned(1),
         planned(2, [1]),

@@ -80,7 +80,12 @@ async def test_each_node_is_published_while_the_plan_is_still_written(
     runtime: Runtime, services: Services
 ) -> None:
     go_on = asyncio.Event()
-    steps = [Say("graph\n1. First po"), Say("int | easy\n2. Sec"), Wait(go_on), Say(PLAN[40:])]
+    steps: list[Step] = [
+        Say("graph\n1. First po"),
+        Say("int | easy\n2. Sec"),
+        Wait(go_on),
+        Say(PLAN[40:]),
+    ]
     async with ScriptedEngine(in_turn(steps)) as engine:
         await services.start("planner", large_urls=engine.url)
         await submit(runtime, "r1", mode="sgd")
@@ -204,7 +209,12 @@ async def test_a_planner_that_takes_over_goes_on_after_the_published_lines(
 
 async def test_a_stopping_planner_finishes_its_plan(runtime: Runtime, services: Services) -> None:
     go_on = asyncio.Event()
-    steps = [Say("graph\n1. First point | easy\n"), Wait(go_on), Say(PLAN[28:]), Finish()]
+    steps: list[Step] = [
+        Say("graph\n1. First point | easy\n"),
+        Wait(go_on),
+        Say(PLAN[28:]),
+        Finish(),
+    ]
     async with ScriptedEngine(in_turn(steps)) as engine:
         child = await services.start("planner", large_urls=engine.url)
         await submit(runtime, "r1")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -157,7 +157,7 @@ async def test_an_engine_that_is_down_is_a_failed_attempt(
 async def test_a_killed_workers_node_is_decoded_by_another(
     runtime: Runtime, services: Services
 ) -> None:
-    replies = iter([[Say("Half a"), NEVER], [Say("Whole."), Finish()]])
+    replies: Iterator[list[Step]] = iter([[Say("Half a"), NEVER], [Say("Whole."), Finish()]])
     async with ScriptedEngine(lambda _: next(replies)) as engine:
         first = await services.start("worker", "--pool", "small", small_urls=engine.url)
         await queue(runtime, work())
@@ -184,7 +184,7 @@ async def test_a_node_longer_than_the_ack_wait_is_decoded_once(
 async def test_a_result_stored_before_its_worker_died_is_not_decoded_again(
     runtime: Runtime, services: Services
 ) -> None:
-    replies = iter([[Say("Half a"), NEVER], [Say("Never asked."), Finish()]])
+    replies: Iterator[list[Step]] = iter([[Say("Half a"), NEVER], [Say("Never asked."), Finish()]])
     async with ScriptedEngine(lambda _: next(replies)) as engine:
         first = await services.start("worker", "--pool", "small", small_urls=engine.url)
         await queue(runtime, work())
