@@ -1,0 +1,289 @@
+"""A client of the services: ask, follow, cancel, look; NATS is all that it needs.
+
+What is yielded while following is the whole truth in order (the facts, replayed from the
+first) mixed with previews (tokens as they come, which may be lost or late).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+import nats.errors
+import orjson
+import structlog
+from nats.aio.msg import Msg
+
+from proto.codec import MAX_REQUEST_BYTES, decode, decode_preview, encode
+from proto.errors import (
+    InvalidRequest,
+    MalformedMessage,
+    NotProvisioned,
+    QueueUnavailable,
+    RequestTooLarge,
+    SkelgraphError,
+    all_errors,
+)
+from proto.messages import (
+    AnswerAssembled,
+    CancelOutcome,
+    CancelRequest,
+    ErrorInfo,
+    Fact,
+    Preview,
+    RequestFailed,
+    SkeletonDrafted,
+    SubmitRequest,
+)
+from proto.names import Header, Stream, Subjects, check_request_id
+from services.runtime.connection import ApiError, Connection
+from services.runtime.facts import EventLog, StoredFact
+from services.runtime.publisher import DurablePublisher, Outcome
+from skelgraph.replay import FactReader
+
+log = structlog.get_logger()
+
+#: How long NATS may take to store a request.
+SUBMIT_TIMEOUT_S: Final = 10.0
+#: How long an assembler may take to store a cancel.
+CANCEL_TIMEOUT_S: Final = 5.0
+#: Previews that may wait for a slow reader; further ones are dropped, as previews may be.
+MAX_WAITING: Final = 10_000
+
+END_TYPES: Final = (AnswerAssembled, SkeletonDrafted, RequestFailed)
+Ending = AnswerAssembled | SkeletonDrafted | RequestFailed
+
+
+class UnknownRequest(SkelgraphError):
+    """Nothing is known of this request."""
+
+    code = "unknown_request"
+
+
+@dataclass(frozen=True, slots=True)
+class RequestState:
+    """What is stored about a request now.
+
+    Args:
+        request: its id.
+        facts: its facts, in the order in which they were stored.
+        queued: whether it is with a planner, or waits for one.
+    """
+
+    request: str
+    facts: tuple[StoredFact, ...]
+    queued: bool
+
+    @property
+    def end(self) -> Ending | None:
+        """How it ended, if it has."""
+        last = self.facts[-1].fact if self.facts else None
+        return last if isinstance(last, END_TYPES) else None
+
+
+def make_request(**fields: object) -> SubmitRequest:
+    """Return a request made of untrusted `fields`, checked as the services check it.
+
+    Raises:
+        RequestTooLarge: the question is larger than the limit.
+        InvalidRequest: a field is not valid; names it.
+    """
+    question = fields.get("question")
+    if isinstance(question, str) and not question.strip():
+        raise InvalidRequest("it is empty", field="question")
+    try:
+        data = orjson.dumps(fields)
+    except TypeError:  # a lone surrogate: bytes of the command line that are no UTF-8
+        raise InvalidRequest("it is not valid UTF-8", field="question") from None
+    _check_size(data)
+    return decode(SubmitRequest, data)
+
+
+def new_traceparent() -> str:
+    """Return the W3C Trace Context of a new, sampled trace."""
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+
+
+class Client:
+    """Speaks to the services over an open connection.
+
+    Args:
+        connection: an open connection.
+        publisher: an open publisher on it.
+    """
+
+    def __init__(self, connection: Connection, publisher: DurablePublisher) -> None:
+        self.connection = connection
+        self._publisher = publisher
+        # Its reads go by wildcard, so the number of partitions is of no matter here.
+        self._events = EventLog(connection, publisher, partitions=1)
+
+    async def check(self) -> None:
+        """Return if requests can be taken.
+
+        Raises:
+            NotProvisioned: the streams are missing.
+            QueueUnavailable: NATS does not answer.
+        """
+        for stream in (Stream.REQUESTS, Stream.EVENTS):
+            try:
+                await self.connection.api(f"STREAM.INFO.{stream}")
+            except ApiError as error:
+                raise NotProvisioned(str(error)) from error
+
+    async def submit(
+        self, request: SubmitRequest, request_id: str, *, traceparent: str | None = None
+    ) -> None:
+        """Store `request` for a planner; once more under an id that is queued changes nothing.
+
+        Raises:
+            InvalidRequest: `request_id` may not stand in a subject.
+            RequestTooLarge: nothing was sent.
+            Busy: the queue is full; says when to try again.
+            QueueUnavailable: NATS did not store it in time.
+        """
+        check_request_id(request_id)
+        data = encode(request)
+        _check_size(data)
+        outcome = await self._publisher.publish(
+            Subjects.request(request_id),
+            data,
+            headers={Header.TRACEPARENT.value: traceparent or new_traceparent()},
+            timeout_s=SUBMIT_TIMEOUT_S,
+        )
+        log.info("request_submitted", request=request_id, new=outcome is Outcome.STORED)
+
+    async def follow(self, request_id: str) -> AsyncGenerator[Fact | Preview, None]:
+        """Yield the request's facts from the first, and previews, until its end.
+
+        Raises:
+            InvalidRequest: `request_id` may not stand in a subject.
+            NotProvisioned: there is no event log.
+        """
+        async with aclosing(self.listen(request_id)) as heard:
+            async for one in heard:
+                yield one.fact if isinstance(one, StoredFact) else one
+
+    async def listen(self, request_id: str) -> AsyncGenerator[StoredFact | Preview, None]:
+        """Do what `follow` does, with the time at which each fact was stored."""
+        check_request_id(request_id)
+        inbox: asyncio.Queue[StoredFact | Preview | None] = asyncio.Queue()
+        async with (
+            self._previews(request_id, inbox),
+            self._facts(request_id, inbox) as reading,
+        ):
+            while (one := await inbox.get()) is not None:
+                yield one
+                if isinstance(one, StoredFact) and isinstance(one.fact, END_TYPES):
+                    return
+            reading.result()  # the reader has died: say of what
+
+    async def cancel(self, request_id: str, reason: str = "") -> CancelOutcome:
+        """Cancel a request; returns once its end is stored.
+
+        Raises:
+            InvalidRequest: the id or the reason is not valid.
+            QueueUnavailable: no assembler is running, or it did not answer in time.
+        """
+        check_request_id(request_id)
+        command = encode(CancelRequest(reason=reason))
+        subject = Subjects.cancel(request_id)
+        try:
+            reply = await self.connection.nc.request(subject, command, timeout=CANCEL_TIMEOUT_S)
+        except nats.errors.NoRespondersError:
+            raise QueueUnavailable("no assembler is running") from None
+        except (nats.errors.Error, TimeoutError):
+            raise QueueUnavailable(f"no assembler answered in {CANCEL_TIMEOUT_S:g} s") from None
+        if orjson.loads(reply.data).get("type") != "CancelOutcome":
+            raise error_of(decode(ErrorInfo, reply.data))
+        return decode(CancelOutcome, reply.data)
+
+    async def state(self, request_id: str) -> RequestState:
+        """Return what is stored about a request now.
+
+        Raises:
+            UnknownRequest: there is no such request, or its facts are too old to be kept.
+            QueueUnavailable: NATS does not answer.
+            NotProvisioned: the streams are missing.
+        """
+        check_request_id(request_id)
+        # First the queue: a planner stores facts before it takes a request out of the queue.
+        queued = await self._is_queued(request_id)
+        facts = tuple(await self._events.read(request_id))
+        if not facts and not queued:
+            raise UnknownRequest(f"{request_id} was never asked, or so long ago that it is gone")
+        return RequestState(request_id, facts, queued)
+
+    async def _is_queued(self, request_id: str) -> bool:
+        only = {"subjects_filter": Subjects.request(request_id)}
+        try:
+            info = await self.connection.api(f"STREAM.INFO.{Stream.REQUESTS}", dict(only))
+        except ApiError as error:
+            raise NotProvisioned(str(error)) from error
+        state = info.get("state")
+        return bool(isinstance(state, dict) and state.get("subjects"))
+
+    @contextlib.asynccontextmanager
+    async def _previews(
+        self, request_id: str, inbox: asyncio.Queue[StoredFact | Preview | None]
+    ) -> AsyncIterator[None]:
+        async def heard(message: Msg) -> None:
+            if inbox.qsize() >= MAX_WAITING:
+                return
+            try:
+                inbox.put_nowait(decode_preview(message.data))
+            except MalformedMessage as error:
+                log.warning("preview_unreadable", request=request_id, error=error.message)
+
+        subscription = await self.connection.subscribe(Subjects.live_of(request_id), heard)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(nats.errors.Error):  # the connection may be gone
+                await subscription.unsubscribe()
+
+    @contextlib.asynccontextmanager
+    async def _facts(
+        self, request_id: str, inbox: asyncio.Queue[StoredFact | Preview | None]
+    ) -> AsyncIterator[asyncio.Task[None]]:
+        reader = FactReader(self.connection, request_id, inbox.put_nowait)
+        reading = asyncio.create_task(reader.run(), name=f"facts of {request_id}")
+        reading.add_done_callback(lambda _: inbox.put_nowait(None))
+        try:
+            yield reading
+        finally:
+            reading.cancel()
+            await asyncio.wait([reading])
+
+
+@contextlib.asynccontextmanager
+async def open_client(
+    servers: Sequence[str], *, creds: str | None = None, timeout_s: float = 5.0
+) -> AsyncIterator[Client]:
+    """Connect, and disconnect at the end.
+
+    Raises:
+        QueueUnavailable: no server answered within `timeout_s`.
+    """
+    async with Connection(servers, name="skelgraph-client", creds=creds) as connection:
+        await connection.open(timeout_s=timeout_s)
+        publisher = DurablePublisher(connection)
+        await publisher.open()
+        yield Client(connection, publisher)
+
+
+def error_of(info: ErrorInfo) -> SkelgraphError:
+    """Return the error that `info` describes; one of an unknown code is `internal`."""
+    kind = all_errors().get(info.code, SkelgraphError)
+    return kind(info.message.partition(": ")[2], field=info.field)
+
+
+def _check_size(data: bytes) -> None:
+    if len(data) > MAX_REQUEST_BYTES:
+        said = f"the request has {len(data)} bytes, at most {MAX_REQUEST_BYTES} are taken"
+        raise RequestTooLarge(said, field="question")
