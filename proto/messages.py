@@ -25,6 +25,9 @@ RequestId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 MAX_QUESTION_CHARS = 100_000
 
+#: Between the texts of two nodes in an answer.
+JOINT = "\n\n"
+
 
 class Sent(BaseModel):
     """Base of what clients send: strict, unknown fields are refused."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from proto.messages import (
+    JOINT,
     AnswerAssembled,
     Fact,
     NodeDecoded,
@@ -22,9 +23,6 @@ from proto.messages import (
     Preview,
     TokensDecoded,
 )
-
-#: Between the texts of two nodes; a test holds it to the assembler's.
-JOINT: Final = "\n\n"
 
 #: `tokens`: whole sentences and lines as they come; `nodes`: whole nodes; `whole`: all at the end.
 Grain = Literal["tokens", "nodes", "whole"]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from proto.errors import NodeGaveUp, PlanRejected
 from proto.messages import (
+    JOINT,
     AnswerAssembled,
     End,
     ErrorInfo,
@@ -18,9 +17,6 @@ from proto.messages import (
 from proto.names import DIRECT_NODE
 from services.assembler.graph import Graph
 from services.assembler.timings import timings
-
-#: Between the texts of two nodes.
-JOINT: Final = "\n\n"
 
 
 def end_of(graph: Graph, now: float) -> End | None:

@@ -78,7 +78,7 @@ class Connection:
             self._closing = True
             await self._close_client()
             where = ", ".join(self._servers)
-            raise QueueUnavailable(f"{where}: {error or 'no answer'}") from error
+            raise QueueUnavailable(f"{where}: {str(error) or 'no answer'}") from error
         self._connected.set()
         self._watchdog = asyncio.create_task(self._watch(), name="nats watchdog")
         log.info("nats_connected", server=self.nc.connected_url and self.nc.connected_url.netloc)

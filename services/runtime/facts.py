@@ -141,7 +141,7 @@ class EventLog:
                 else:
                     raise QueueUnavailable(f"{subject}: status {status}")
         except (nats.errors.Error, TimeoutError) as error:
-            raise QueueUnavailable(f"{subject}: {error or 'no answer'}") from error
+            raise QueueUnavailable(f"{subject}: {str(error) or 'no answer'}") from error
         finally:
             await subscription.unsubscribe()
 

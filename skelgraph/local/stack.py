@@ -135,7 +135,8 @@ class LocalStack:
         engine = EngineOptions(
             model=model,
             port=ports.claim(options.port, name) if options.port else free_port,
-            slots=options.slots,
+            # One more than its worker has: the planner calls the large engine too.
+            slots=options.slots + (pool == "large"),
             context_tokens_per_slot=options.context_tokens_per_slot,
             threads=options.threads,
             verbose=self.config.verbose_engines,

@@ -157,7 +157,7 @@ class Services:
 
         await self.runtime.connection.subscribe(STREAM_SUBJECTS[Stream.REQUESTS], heard)
         await self.runtime.connection.subscribe(ANY_CANCEL, self._cancel)
-        await self.runtime.connection.nc.flush()  # another connection asks next
+        await self.runtime.connection.api("INFO")  # now the server knows of both
 
     async def facts(self, request: str, *facts: Fact) -> None:
         for fact in facts:

@@ -55,7 +55,7 @@ async def subscribed(runtime: Runtime, subject: str) -> asyncio.Queue[Msg]:
     """Return a queue of what comes on `subject` from now on; the server knows of it."""
     queue: asyncio.Queue[Msg] = asyncio.Queue()
     await runtime.connection.subscribe(subject, queue.put)
-    await runtime.connection.nc.flush()
+    await runtime.connection.api("INFO")
     return queue
 
 
@@ -236,7 +236,7 @@ async def test_previews_that_nobody_reads_are_dropped_but_no_fact_is(
         for offset in range(50):
             preview = encode(tokens(1, offset, "x"))
             await runtime.connection.publish(Subjects.live(REQUEST, 1), preview)
-        await runtime.connection.nc.flush()
+        await runtime.connection.api("INFO")
         await runtime.events.append(answered({1: "One."}))
         rest = [event async for event in following]
     assert first == planned(1)
@@ -279,7 +279,7 @@ async def test_a_cancel_reaches_an_assembler_and_brings_its_outcome(
         await runtime.connection.publish(message.reply, encode(outcome))
 
     await runtime.connection.subscribe(ANY_CANCEL, answer)
-    await runtime.connection.nc.flush()
+    await runtime.connection.api("INFO")
     assert (await client.cancel(REQUEST, "no more use")).outcome == "cancelled"
     end = (await client.state(REQUEST)).end
     assert isinstance(end, RequestFailed)
@@ -294,7 +294,7 @@ async def test_an_error_of_the_assembler_comes_back_as_that_error(
         await runtime.connection.publish(message.reply, encode(error))
 
     await runtime.connection.subscribe(ANY_CANCEL, refuse)
-    await runtime.connection.nc.flush()
+    await runtime.connection.api("INFO")
     with pytest.raises(InvalidRequest) as caught:
         await client.cancel(REQUEST)
     assert (caught.value.field, caught.value.detail) == ("reason", "too long")

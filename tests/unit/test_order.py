@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proto.messages import (
+    JOINT,
     AnswerAssembled,
     ErrorInfo,
     Fact,
@@ -28,9 +29,8 @@ from proto.messages import (
     Usage,
 )
 from proto.names import Pool
-from services.assembler import answer as assembler
 from services.worker.text import TextFilter
-from skelgraph.order import JOINT, Grain, Mark, OrderedText, Output, settled
+from skelgraph.order import Grain, Mark, OrderedText, Output, settled
 
 REQUEST = "r1"
 ERROR = ErrorInfo(code="engine_failed", message="The engine failed.", retryable=True)
@@ -220,10 +220,6 @@ def test_previews_in_their_order_print_all_that_is_settled_before_the_node_is_do
     shown = "".join(p.text for p in first if isinstance(p, TokensDecoded))
     assert printed == settled(shown)
     assert case.texts[1].startswith(printed)
-
-
-def test_the_joint_is_the_assemblers() -> None:
-    assert JOINT == assembler.JOINT
 
 
 # --- examples -------------------------------------------------------------------------
