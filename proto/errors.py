@@ -57,7 +57,7 @@ class MessageTooLarge(SkelgraphError):
 
 
 class Busy(SkelgraphError):
-    """The service is at its limit of queued requests."""
+    """The queue is full."""
 
     code = "busy"
     retryable = True
@@ -150,6 +150,13 @@ class PlanRejected(SkelgraphError):
     """The model's plan is not a valid skeleton."""
 
     code = "plan_rejected"
+
+
+class PlanContested(SkelgraphError):
+    """Another planner goes on with this plan."""
+
+    code = "plan_contested"
+    retryable = True
 
 
 class NodeGaveUp(SkelgraphError):

@@ -32,7 +32,8 @@ class Pool(StrEnum):
 class Band(StrEnum):
     """Urgency of a node within its pool; workers empty the lower number first."""
 
-    #: On the longest remaining path of its request, or on a second attempt.
+    #: Builds on nodes that are done, or answers directly, or is tried again: its request
+    #: has waited already.
     URGENT = "0"
     NORMAL = "1"
 

@@ -12,6 +12,7 @@ from services.assembler.graph import RetryPolicy
 from services.assembler.ledger import Ledger
 from services.assembler.partition import Partition
 from services.assembler.service import Commands
+from services.runtime.clock import ServerClock
 from services.runtime.facts import EventLog
 from services.runtime.lifecycle import Process, run
 from services.runtime.publisher import DurablePublisher
@@ -43,9 +44,11 @@ async def serve(process: Process) -> None:
     marks = Marks(settings.ack_wait_s)
     process.spawn(marks.run(), "event marks")
     await connection.subscribe(ANY_CANCEL, Commands(ledger).cancel, queue=COMMAND_QUEUE)
+    clock = ServerClock()
+    await clock.sync(connection)
     policy = RetryPolicy(settings.max_attempts, settings.escalate_after, settings.backoff_s)
     partitions = [
-        Partition(number, ledger, policy, marks, process.fail)
+        Partition(number, ledger, policy, marks, clock, process.fail)
         for number in range(settings.partitions)
     ]
     for partition in partitions:

@@ -124,7 +124,7 @@ class Graph:
                 self._fold_planned(fact)
             case PlanCompleted():
                 self.plan = fact
-                self._candidates.append(DIRECT_NODE)
+                self._candidates.extend([DIRECT_NODE, *self.planned])
             case NodeDecoded():
                 self._fold_decoded(fact)
             case NodeFailed():
@@ -145,6 +145,8 @@ class Graph:
 
     def _fold_decoded(self, fact: NodeDecoded) -> None:
         self.decoded[fact.node] = fact
+        if fact.node in self.failures:  # taken for dead, and done after all: no fallback
+            self._candidates.extend(self.planned)
         for dependant in self._dependants.pop(fact.node, ()):
             self._missing[dependant] -= 1
             self._candidates.append(dependant)
@@ -265,7 +267,8 @@ class Graph:
         if not self._is_due(node) or (node, attempt) in self._released:
             return None
         work = self._work(node, attempt)
-        urgent = attempt > 1 or bool(self._dependants.get(node)) or node == DIRECT_NODE
+        # By what never changes, so that two owners cannot queue the same attempt in two bands.
+        urgent = attempt > 1 or bool(work.node.needs) or node == DIRECT_NODE
         band = Band.URGENT if urgent else Band.NORMAL
         return Release(work, band, self.policy.delay_s(attempt - 1))
 

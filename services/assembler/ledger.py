@@ -9,7 +9,15 @@ import structlog
 
 from proto.codec import encode
 from proto.errors import Busy, MessageTooLarge, QueueUnavailable
-from proto.messages import DeadLetter, End, ErrorInfo, NodeReleased, RequestFailed, StopWork
+from proto.messages import (
+    DeadLetter,
+    DecodeNode,
+    End,
+    ErrorInfo,
+    NodeReleased,
+    RequestFailed,
+    StopWork,
+)
 from proto.names import PIN_GROUP, Stream, Subjects
 from services.assembler.graph import Dead, Release
 from services.runtime import metrics
@@ -69,7 +77,12 @@ class Ledger:
             error=dead.error,
             work=work,
         )
-        await self._until_taken(Subjects.dead(work.request, work.node.id), encode(letter), headers)
+        subject = Subjects.dead(work.request, work.node.id)
+        try:
+            await self._until_taken(subject, encode(letter), headers, first=True)
+        except MessageTooLarge:
+            short = letter.model_copy(update={"work": _without_texts(work)})
+            await self._until_taken(subject, encode(short), headers, first=True)
         metrics.DEAD_LETTERS.inc()
         log.error(
             "node_died",
@@ -84,7 +97,9 @@ class Ledger:
         try:
             return await self.events.append(end, headers=headers)
         except MessageTooLarge as error:
-            failed = RequestFailed(request=end.request, error=ErrorInfo.of(error))
+            # The reason of a failure stays, its partial texts do not.
+            info = end.error if isinstance(end, RequestFailed) else ErrorInfo.of(error)
+            failed = RequestFailed(request=end.request, error=info)
             return await self.events.append(failed, headers=headers)
 
     async def stop(self, request: str, nodes: tuple[int, ...] | None = None) -> None:
@@ -92,26 +107,28 @@ class Ledger:
         word = StopWork(request=request, nodes=nodes)
         await self.connection.publish(Subjects.stop(request), encode(word))
         if nodes is None:
-            await self._purge(Subjects.nodes_of(request))
+            await self._unqueue(Subjects.nodes_of(request))
         for node in nodes or ():
-            await self._purge(f"{Subjects.nodes_of(request).removesuffix('>')}{node}.>")
+            await self._unqueue(f"{Subjects.nodes_of(request).removesuffix('>')}{node}.>")
 
     async def queued(self, request: str) -> list[tuple[int, int]]:
         """Return node and attempt of the work of `request` that is queued or running."""
-        info = await self.connection.api(
-            f"STREAM.INFO.{Stream.NODES}", {"subjects_filter": Subjects.nodes_of(request)}
-        )
-        state = info.get("state")
-        subjects = state.get("subjects") if isinstance(state, dict) else None
-        return [_node_and_attempt(subject) for subject in subjects or ()]
+        subjects = await self._subjects(Stream.NODES, Subjects.nodes_of(request))
+        return [_node_and_attempt(subject) for subject in subjects]
 
     async def is_queued(self, request: str) -> bool:
         """Return whether `request` waits for a planner, or is with one."""
-        info = await self.connection.api(
-            f"STREAM.INFO.{Stream.REQUESTS}", {"subjects_filter": Subjects.request(request)}
-        )
+        return bool(await self._subjects(Stream.REQUESTS, Subjects.request(request)))
+
+    async def _subjects(self, stream: Stream, matching: str) -> list[str]:
+        """Return the subjects of `stream` that hold messages; raises `QueueUnavailable`."""
+        try:
+            info = await self.connection.api(f"STREAM.INFO.{stream}", {"subjects_filter": matching})
+        except ApiError as error:
+            raise QueueUnavailable(f"{stream}: {error}") from error
         state = info.get("state")
-        return bool(isinstance(state, dict) and state.get("subjects"))
+        subjects = state.get("subjects") if isinstance(state, dict) else None
+        return list(subjects or ())
 
     async def unpin(self, consumer: str) -> None:
         """Let another process have a partition now."""
@@ -122,22 +139,28 @@ class Ledger:
         except (ApiError, QueueUnavailable) as error:
             log.warning("unpin_failed", consumer=consumer, error=str(error))
 
-    async def _purge(self, subjects: str) -> None:
+    async def _unqueue(self, matching: str) -> None:
         try:
-            await self.connection.api(f"STREAM.PURGE.{Stream.NODES}", {"filter": subjects})
+            await self.connection.api(f"STREAM.PURGE.{Stream.NODES}", {"filter": matching})
         except (ApiError, QueueUnavailable) as error:
             # Workers look for the end at each mark, so what stays queued is dropped there.
-            log.warning("purge_failed", subjects=subjects, error=str(error))
+            log.warning("unqueue_failed", matching=matching, error=str(error))
 
-    async def _until_taken(self, subject: str, data: bytes, headers: dict[str, str]) -> None:
+    async def _until_taken(
+        self, subject: str, data: bytes, headers: dict[str, str], *, first: bool = False
+    ) -> None:
         while True:
             try:
-                await self.publisher.publish(subject, data, headers=headers)
+                await self.publisher.publish(subject, data, headers=headers, first=first)
             except Busy as error:
                 log.warning("queue_full", subject=subject, error=error.message)
                 await asyncio.sleep(FULL_PAUSE_S)
             else:
                 return
+
+
+def _without_texts(work: DecodeNode) -> DecodeNode:
+    return work.model_copy(update={"question": "", "skeleton": (), "predecessors": ()})
 
 
 def _node_and_attempt(subject: str) -> tuple[int, int]:

@@ -8,7 +8,6 @@ requests again, with their deadlines and pending retries.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from typing import Final
@@ -31,6 +30,7 @@ from services.assembler.answer import end_of, failure
 from services.assembler.graph import Graph, Release, RetryPolicy
 from services.assembler.ledger import Ledger
 from services.runtime import metrics
+from services.runtime.clock import ServerClock
 from services.runtime.pull import ConsumerPull, Delivery
 from services.runtime.work import Marks
 
@@ -57,13 +57,6 @@ class OpenRequest:
         self.headers: dict[str, str] = {}
         self.deadline: asyncio.TimerHandle | None = None
         self.effects: set[asyncio.Task[None]] = set()
-        #: NATS's clock against ours, as of the last event: stored time, our monotonic time.
-        self.clock = (0.0, 0.0)
-
-    def now(self) -> float:
-        """The time by NATS's clock, carried on by ours."""
-        stored_at, heard_at = self.clock
-        return stored_at + (time.monotonic() - heard_at)
 
 
 class Partition:
@@ -74,6 +67,7 @@ class Partition:
         ledger: stores effects.
         policy: how failed nodes are retried.
         marks: keeps held events from being redelivered.
+        clock: NATS's clock, set.
         fail: called with an error that this process cannot go on with.
     """
 
@@ -83,12 +77,14 @@ class Partition:
         ledger: Ledger,
         policy: RetryPolicy,
         marks: Marks,
+        clock: ServerClock,
         fail: Callable[[BaseException], None],
     ) -> None:
         self.number = number
         self._ledger = ledger
         self._policy = policy
         self._marks = marks
+        self._clock = clock
         self._fail = fail
         self._open: dict[str, OpenRequest] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
@@ -120,11 +116,6 @@ class Partition:
             for accepted in held:
                 await accepted.nak()
             await self._ledger.unpin(partition_consumer(self.number))
-
-    @property
-    def open_requests(self) -> int:
-        """Requests that this process holds."""
-        return len(self._open)
 
     def _pinned(self, pin: str | None) -> None:
         log.info("partition_taken" if pin else "partition_lost", partition=self.number)
@@ -185,7 +176,7 @@ class Partition:
             new = open_request.graph.fold(fact, delivery.stored_at)
             if new and isinstance(fact, AnswerAssembled | SkeletonDrafted | RequestFailed):
                 _report_end(fact)
-            open_request.clock = (delivery.stored_at, time.monotonic())
+            self._clock.saw(delivery.stored_at)
             open_request.headers = delivery.trace or open_request.headers
             before = set(open_request.effects)
             self._follow_up(open_request)
@@ -211,10 +202,13 @@ class Partition:
         """Read all facts of a request that we do not know, unless this is its very first."""
         if open_request.recovered:
             return
-        if not (isinstance(fact, RequestAccepted) and delivery.times == 1):
-            request = fact.request
-            stored = await self._ledger.events.read(request, up_to_seq=delivery.stream_seq)
-            for node, attempt in await self._ledger.queued(request):
+        request, events = fact.request, self._ledger.events
+        first = isinstance(fact, RequestAccepted) and delivery.times == 1
+        if not first or await events.has_ended(request):
+            # The queue before the facts: a worker stores its fact before it leaves the queue.
+            queued = await self._ledger.queued(request)
+            stored = await events.read(request, up_to_seq=delivery.stream_seq)
+            for node, attempt in queued:
                 open_request.graph.note_queued(node, attempt)
             for one in stored:
                 open_request.graph.fold(one.fact, one.stored_at)
@@ -234,7 +228,7 @@ class Partition:
             self._start(open_request, self._ledger.bury(dead, headers), "bury")
         for release in graph.releases():
             self._start(open_request, self._release(release, open_request), "release")
-        end = end_of(graph, open_request.now())
+        end = end_of(graph, self._clock.now())
         if end and self._first_time(open_request, "end"):
             self._start(open_request, self._end(end, open_request), "end")
 
@@ -246,6 +240,9 @@ class Partition:
             await self._end(end, open_request)
 
     async def _end(self, end: End, open_request: OpenRequest) -> None:
+        burials = [task for task in open_request.effects if task.get_name().startswith("bury ")]
+        if burials:  # a letter that is under way is stored before the end
+            await asyncio.wait(burials)
         if not await self._ledger.end(end, open_request.headers):
             # Somebody else's end stands, and its event may have gone to an earlier owner.
             open_request.graph.ended = True
@@ -255,7 +252,7 @@ class Partition:
         accepted = open_request.graph.accepted
         if accepted is None or open_request.deadline:
             return
-        left_s = max(0.0, accepted.deadline_at - open_request.now())
+        left_s = max(0.0, accepted.deadline_at - self._clock.now())
         loop = asyncio.get_running_loop()
         open_request.deadline = loop.call_later(left_s, self._time_is_up, open_request)
 
@@ -303,11 +300,11 @@ class Partition:
             open_request.deadline.cancel()
         for effect in open_request.effects - {asyncio.current_task()}:
             effect.cancel()
-        if not graph.planned.keys() <= graph.decoded.keys() or not graph.is_complete:
-            await self._ledger.stop(graph.request)
         if open_request.accepted:
             await open_request.accepted.ack()
             self._marks.release(open_request.accepted)
+        if not graph.planned.keys() <= graph.decoded.keys() or not graph.is_complete:
+            await self._ledger.stop(graph.request)
         self._count_open()
 
     def _remember(self, request: str) -> None:

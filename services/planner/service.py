@@ -17,6 +17,7 @@ from proto.errors import (
     EngineError,
     EngineRejected,
     InvalidRequest,
+    PlanContested,
     PlanRejected,
     RequestTooLarge,
     SkelgraphError,
@@ -39,6 +40,7 @@ from services.planner.parser import PlanItem, PlanLimits, Planned, PlanParser, S
 from services.planner.prompts import plan_call
 from services.runtime import metrics
 from services.runtime.endpoints import EnginePool
+from services.runtime.engine import EngineStream
 from services.runtime.facts import EventLog
 from services.runtime.stops import Stops
 from services.runtime.work import Job
@@ -49,6 +51,8 @@ log = structlog.get_logger()
 PLAN_TRIES: Final = 3
 PAUSE_S: Final = 0.2
 PAUSE_MAX_S: Final = 2.0
+#: Chunks after the plan's end that are waited for, for the sake of the usage at their end.
+MAX_FURTHER_CHUNKS: Final = 8
 
 
 class Draft:
@@ -78,7 +82,7 @@ class Draft:
         self.model = self.endpoint = ""
         self.plan_ms = 0.0
         self._events = events
-        self._storing: list[asyncio.Task[bool]] = []
+        self._storing: asyncio.Task[None] | None = None
 
     def take(self, items: Sequence[PlanItem], planned_ms: float) -> None:
         """Publish what is complete."""
@@ -91,12 +95,18 @@ class Draft:
                 self.ending = "cut_off" if item.cut_off else "complete"
 
     async def stored(self) -> None:
-        """Return when all published nodes are stored."""
-        await asyncio.gather(*self._storing)
+        """Return when all published nodes are stored.
+
+        Raises:
+            PlanContested: another planner has published a node of ours before us.
+        """
+        if self._storing:
+            await self._storing
 
     async def settled(self) -> None:
         """Return when nothing is being stored any more, whatever came of it."""
-        await asyncio.gather(*self._storing, return_exceptions=True)
+        if self._storing:
+            await asyncio.gather(self._storing, return_exceptions=True)
 
     def completed(self) -> PlanCompleted:
         """Return the plan as it has ended."""
@@ -120,11 +130,16 @@ class Draft:
         )
         self.nodes.append(node)
         self.lines.append(item.line)
-        storing = self._events.append(planned, headers=self.headers)
-        self._storing.append(
-            asyncio.create_task(storing, name=f"planned {planned.request}/{node.id}")
-        )
+        name = f"planned {planned.request}/{node.id}"
+        self._storing = asyncio.create_task(self._store(planned, self._storing), name=name)
         log.info("node_planned", node=node.id, needs=node.needs, difficulty=node.difficulty)
+
+    async def _store(self, planned: NodePlanned, before: asyncio.Task[None] | None) -> None:
+        """Store a node after the one before it: whoever takes over finds no gap."""
+        if before:
+            await before
+        if not await self._events.append(planned, headers=self.headers):
+            raise PlanContested(f"node {planned.node.id}")
 
 
 class Planner:
@@ -165,16 +180,16 @@ class Planner:
         facts: list[Fact] = []
         if await self._events.append(accepted, headers=headers):
             log.info("request_accepted", mode=accepted.submitted.mode)
+            if await self._events.has_ended(accepted.request):
+                log.info("request_ended_before")  # cancelled while it was queued
+                return
         else:
             facts = [stored.fact for stored in await self._events.read(accepted.request)]
             accepted = next((f for f in facts if isinstance(f, RequestAccepted)), accepted)
         if any(_ends_planning(fact) for fact in facts):
             log.info("request_planned_before")
             return
-        done = sorted(
-            (fact for fact in facts if isinstance(fact, NodePlanned)), key=lambda fact: fact.node.id
-        )
-        draft = Draft(self._events, accepted, headers, done)
+        draft = Draft(self._events, accepted, headers, _without_gap(facts))
         try:
             await self._stops.run(
                 self._plan(draft),
@@ -254,19 +269,16 @@ class Planner:
             max_nodes=submitted.max_nodes,
             done_lines=tuple(draft.lines),
         )
-        parser = PlanParser(PlanLimits(max_nodes=submitted.max_nodes), done=tuple(draft.lines))
         stream = self._engines.stream(
             call, key=draft.accepted.request, avoid=avoid, headers=draft.headers
         )
         draft.endpoint = stream.endpoint
         started = time.monotonic()
         try:
+            limits = PlanLimits(max_nodes=submitted.max_nodes)
+            parser = PlanParser(limits, done=tuple(draft.lines))
             async with stream:
-                async for chunk in stream:
-                    draft.take(parser.feed(chunk.text), _ms_since(started))
-                draft.take(parser.close(), _ms_since(started))
-                completion = stream.completion
-                draft.usage, draft.model = completion.usage, completion.model
+                await _read(stream, parser, draft, started)
         except PlanRejected as error:
             log.warning("plan_rejected", error=error.message)
             draft.ending = "unparsable"
@@ -277,6 +289,27 @@ class Planner:
         end = RequestFailed(request=request, error=ErrorInfo.of(error))
         await self._events.append(end, headers=headers)
         log.warning("request_refused", code=error.code, error=error.message)
+
+
+async def _read(stream: EngineStream, parser: PlanParser, draft: Draft, started: float) -> None:
+    """Take the plan as it is written; what a model writes on after its end is cut short."""
+    further = 0
+    async for chunk in stream:
+        draft.take(parser.feed(chunk.text), _ms_since(started))
+        further += draft.ending == "complete"
+        if further > MAX_FURTHER_CHUNKS:
+            return
+    draft.take(parser.close(), _ms_since(started))
+    draft.usage, draft.model = stream.completion.usage, stream.completion.model
+
+
+def _without_gap(facts: Sequence[Fact]) -> list[NodePlanned]:
+    """Return the planned nodes from the first, up to one that is missing."""
+    planned = {fact.node.id: fact for fact in facts if isinstance(fact, NodePlanned)}
+    done: list[NodePlanned] = []
+    while following := planned.get(len(done) + 1):
+        done.append(following)
+    return done
 
 
 def _may_name_facts(request: str) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Final
 
 import nats.errors
@@ -13,7 +13,7 @@ import structlog
 from nats.aio.msg import Msg
 
 from proto.codec import decode_fact, encode
-from proto.errors import QueueUnavailable
+from proto.errors import Busy, MalformedMessage, QueueUnavailable
 from proto.messages import (
     AnswerAssembled,
     Fact,
@@ -26,6 +26,7 @@ from proto.messages import (
     SkeletonDrafted,
 )
 from proto.names import Stream, Subjects
+from services.runtime.clock import epoch
 from services.runtime.connection import Connection
 from services.runtime.publisher import DurablePublisher, Outcome
 
@@ -33,6 +34,9 @@ log = structlog.get_logger()
 
 READ_TIMEOUT_S: Final = 2.0
 READ_TRIES: Final = 5
+#: Pause before a fact is offered again to a full log.
+FULL_PAUSE_S: Final = 1.0
+FULL_SAY_EVERY: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +86,24 @@ class EventLog:
     async def append(self, fact: Fact, *, headers: Mapping[str, str] | None = None) -> bool:
         """Store `fact`; return whether it was the first of its subject. Repeats until stored.
 
+        A full log keeps its writers waiting: what they hold is not lost, and new requests
+        pile up in their queue until that says `busy`.
+
         Raises:
             MessageTooLarge: the fact is larger than NATS takes.
-            Busy: the log is full.
         """
-        subject = subject_of(fact, self.subjects)
-        outcome = await self._publisher.publish(subject, encode(fact), headers=headers, first=True)
-        return outcome is Outcome.STORED
+        subject, data = subject_of(fact, self.subjects), encode(fact)
+        tries = 0
+        while True:
+            try:
+                outcome = await self._publisher.publish(subject, data, headers=headers, first=True)
+            except Busy as error:
+                if tries % FULL_SAY_EVERY == 0:
+                    log.error("event_log_full", subject=subject, error=error.message)  # noqa: TRY400
+                tries += 1
+                await asyncio.sleep(FULL_PAUSE_S)
+            else:
+                return outcome is Outcome.STORED
 
     async def has_ended(self, request: str) -> bool:
         """Return whether the end of `request` is stored.
@@ -119,7 +134,8 @@ class EventLog:
         for _ in range(READ_TRIES):
             messages, reached = await self._multi_get(self.subjects.facts_of(request))
             if reached >= up_to_seq:
-                return sorted(map(_stored_fact, messages), key=lambda stored: stored.stream_seq)
+                facts = [stored for message in messages if (stored := _stored_fact(message))]
+                return sorted(facts, key=lambda stored: stored.stream_seq)
         raise QueueUnavailable(f"{Stream.EVENTS}: replicas lag behind message {up_to_seq}")
 
     async def _multi_get(self, subject: str) -> tuple[list[Msg], int]:
@@ -151,17 +167,17 @@ def _reached(end_of_batch: Msg) -> int:
     return int((end_of_batch.headers or {}).get("Nats-UpTo-Sequence", 0))
 
 
-def _stored_fact(message: Msg) -> StoredFact:
+def _stored_fact(message: Msg) -> StoredFact | None:
+    """Return the fact; None for one of a kind that only a newer version knows."""
     headers = message.headers or {}
+    try:
+        fact = decode_fact(message.data)
+    except MalformedMessage as error:
+        log.warning("fact_unreadable", subject=headers.get("Nats-Subject"), error=error.message)
+        return None
     return StoredFact(
-        decode_fact(message.data),
+        fact,
         int(headers["Nats-Sequence"]),
-        _epoch(headers["Nats-Time-Stamp"]),
+        epoch(headers["Nats-Time-Stamp"]),
         headers,
     )
-
-
-def _epoch(stamp: str) -> float:
-    whole, _, fraction = stamp.rstrip("Z").partition(".")
-    seconds = datetime.fromisoformat(f"{whole}+00:00").timestamp()
-    return seconds + (float(f"0.{fraction}") if fraction else 0.0)

@@ -74,6 +74,11 @@ class Process:
         self._serving = True
         log.info("serving", health_port=self.health.port)
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether work may have been given to this process."""
+        return self._serving
+
     def fail(self, error: BaseException) -> None:
         """Stop the process with an exit code that says so."""
         if self.failure is None:
@@ -85,7 +90,9 @@ class Process:
         tries = 0
         while not self.stopping.is_set():
             try:
-                await check_provisioned(self.connection, self.settings.partitions)
+                await check_provisioned(
+                    self.connection, self.settings.partitions, self.settings.ack_wait_s
+                )
             except (NotProvisioned, QueueUnavailable) as error:
                 if tries % PROVISION_SAY_EVERY == 0:
                     log.warning("waiting_for_streams", error=error.message)
@@ -161,8 +168,9 @@ async def _until_done(process: Process, working: asyncio.Task[None]) -> None:
     stopping.cancel()
     if not working.done():
         log.info("draining", limit_s=process.settings.drain_s)
-        # Draining is bounded by `serve` itself; this bound is for what hangs before or after it.
-        _, hanging = await asyncio.wait([working], timeout=process.settings.drain_s + 2)
+        # Draining is bounded by `serve` itself; this bound is for what hangs after it.
+        limit_s = process.settings.drain_s + 2 if process.is_serving else 0
+        _, hanging = await asyncio.wait([working], timeout=limit_s)
         if hanging:
             working.cancel()
             await asyncio.wait([working])

@@ -8,6 +8,7 @@ from typing import Final
 
 import orjson
 import structlog
+from structlog.tracebacks import ExceptionDictTransformer
 from structlog.typing import Processor
 
 _LEVELS: Final = {
@@ -49,12 +50,13 @@ def _processors(*, for_eyes: bool) -> list[Processor]:
         return [
             *shared,
             structlog.processors.TimeStamper("%H:%M:%S.%f", utc=False),
-            structlog.dev.ConsoleRenderer(),
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback),
         ]
     return [
         *shared,
         structlog.processors.TimeStamper("iso", utc=True),
-        structlog.processors.dict_tracebacks,
+        # Without locals: they hold prompts and texts.
+        structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
         structlog.processors.JSONRenderer(serializer=orjson.dumps),
     ]
 

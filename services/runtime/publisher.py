@@ -87,9 +87,10 @@ class DurablePublisher:
             Busy: the stream is at its limit.
             QueueUnavailable: not acked in time.
         """
-        if len(data) > self._connection.max_payload_bytes:
+        size = len(data) + sum(len(name) + len(value) for name, value in (headers or {}).items())
+        if size > self._connection.max_payload_bytes:
             raise MessageTooLarge(
-                f"{subject}: {len(data)} of at most {self._connection.max_payload_bytes} bytes"
+                f"{subject}: {size} of at most {self._connection.max_payload_bytes} bytes"
             )
         marked = {**(headers or {}), Header.MSG_ID.value: secrets.token_hex(11)}
         if first:

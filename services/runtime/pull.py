@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import re
 import secrets
 from collections.abc import Callable
 from typing import Final
@@ -34,6 +35,8 @@ INSTANT_S: Final = 1.0
 #: Wait before asking again when the consumer is not there (yet).
 MISSING_PAUSE_S: Final = 0.5
 
+#: W3C Trace Context; anything else in the header is a client's, and stays with it.
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 _WRONG_PIN = "423"
 _GONE = {"409", "503"}
 
@@ -72,8 +75,8 @@ class Delivery:
     @property
     def trace(self) -> dict[str, str]:
         """The trace context to pass on with what follows from this message."""
-        traceparent = self.headers.get(Header.TRACEPARENT)
-        return {Header.TRACEPARENT.value: traceparent} if traceparent else {}
+        traceparent = self.headers.get(Header.TRACEPARENT, "")
+        return {Header.TRACEPARENT.value: traceparent} if _TRACEPARENT.match(traceparent) else {}
 
     async def ack(self) -> None:
         """It is done; what follows from it is stored."""
@@ -232,7 +235,7 @@ class ConsumerPull:
             self._pinned(None)
         if status in _GONE:
             description = (msg.headers or {}).get("Description", "")
-            if "Exceeded" not in description and "Completed" not in description:
+            if "Completed" not in description:
                 log.warning("pull_refused", consumer=self._name, status=status, reason=description)
                 self._missing = True
         self._close_pull(msg.subject)

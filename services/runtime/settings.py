@@ -38,7 +38,6 @@ class ServiceSettings(BaseSettings):
 
     nats_url: str = Field("nats://127.0.0.1:4222", description="NATS servers, separated by commas")
     nats_creds: str | None = Field(None, description="path of a NATS credentials file")
-    replicas: int = Field(1, ge=1, le=5, description="copies of each stream, when provisioning")
     partitions: int = Field(
         8, ge=1, le=256, description="partitions of the event log, the same in all services"
     )

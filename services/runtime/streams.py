@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 import structlog
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from proto.errors import NotProvisioned, SkelgraphError
 from proto.names import (
@@ -25,6 +26,7 @@ from proto.names import (
     partition_consumer_filter,
 )
 from services.runtime.connection import ApiError, Connection, Json
+from services.runtime.settings import ENV_PREFIX
 
 log = structlog.get_logger()
 
@@ -35,20 +37,35 @@ _NS: Final = 1_000_000_000
 _STREAM_NOT_FOUND: Final = 10059
 
 
-class StreamLimits(BaseModel):
-    """Bounds of the streams."""
+class StreamLimits(BaseSettings):
+    """Bounds of the streams, for whoever provisions them; from the environment too."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = SettingsConfigDict(frozen=True, env_prefix=ENV_PREFIX, extra="ignore")
 
-    partitions: int = 8
-    replicas: int = 1
-    ack_wait_s: float = 10
-    max_queued_requests: int = Field(1000, description="more are refused with `busy`")
-    max_queued_nodes: int = 100_000
-    max_stream_bytes: int = Field(512 * 1024**2, description="of each stream")
-    events_max_age_s: float = Field(24 * 3600, description="how long facts can be replayed")
-    dead_max_age_s: float = 30 * 24 * 3600
-    max_message_bytes: int = 4 * 1024**2
+    partitions: int = Field(8, ge=1, le=256, description="partitions of the event log")
+    replicas: int = Field(1, ge=1, le=5, description="copies of each stream")
+    ack_wait_s: float = Field(
+        10, ge=0.5, le=600, description="seconds after which a silent worker's message comes back"
+    )
+    max_queued_requests: int = Field(
+        1000, ge=1, description="requests that may wait for a planner; more are refused with `busy`"
+    )
+    max_queued_nodes: int = Field(100_000, ge=1, description="nodes that may be queued or running")
+    queue_max_bytes: int = Field(
+        256 * 1024**2, ge=1024, description="bytes of each queue and of the dead letters"
+    )
+    events_max_bytes: int = Field(
+        2 * 1024**3, ge=1024, description="bytes of the event log; a full one halts the service"
+    )
+    events_max_age_s: float = Field(
+        24 * 3600,
+        gt=0,
+        description="seconds for which facts can be replayed; more than any deadline",
+    )
+    dead_max_age_s: float = Field(
+        30 * 24 * 3600, gt=0, description="seconds for which dead letters are kept"
+    )
+    max_message_bytes: int = Field(4 * 1024**2, ge=1024, description="bytes of one message")
 
 
 def stream_config(stream: Stream, limits: StreamLimits) -> Json:
@@ -58,7 +75,7 @@ def stream_config(stream: Stream, limits: StreamLimits) -> Json:
         "subjects": [STREAM_SUBJECTS[stream]],
         "storage": "file",
         "num_replicas": limits.replicas,
-        "max_bytes": limits.max_stream_bytes,
+        "max_bytes": limits.queue_max_bytes,
         "max_msg_size": limits.max_message_bytes,
         "discard": "new",
         "duplicate_window": 120 * _NS,
@@ -73,7 +90,8 @@ def stream_config(stream: Stream, limits: StreamLimits) -> Json:
         case Stream.NODES:
             return config | unique | {"retention": "workqueue", "max_msgs": limits.max_queued_nodes}
         case Stream.EVENTS:
-            return config | {"retention": "limits", "max_age": int(limits.events_max_age_s * _NS)}
+            age = {"retention": "limits", "max_age": int(limits.events_max_age_s * _NS)}
+            return config | age | {"max_bytes": limits.events_max_bytes}
         case Stream.DEAD:
             return config | {"retention": "limits", "max_age": int(limits.dead_max_age_s * _NS)}
 
@@ -127,8 +145,10 @@ async def provision(connection: Connection, limits: StreamLimits) -> None:
     log.info("provisioned", streams=len(Stream), partitions=limits.partitions)
 
 
-async def check_provisioned(connection: Connection, partitions: int) -> None:
-    """Return if the streams are there and have the same partitions as we.
+async def check_provisioned(
+    connection: Connection, partitions: int, ack_wait_s: float | None = None
+) -> None:
+    """Return if the streams are there and have the same partitions and ack wait as we.
 
     Raises:
         NotProvisioned: a stream is missing, or was made for another number of partitions.
@@ -136,7 +156,9 @@ async def check_provisioned(connection: Connection, partitions: int) -> None:
     """
     try:
         info = await connection.api(f"STREAM.INFO.{Stream.EVENTS}")
-        await connection.api(f"CONSUMER.INFO.{Stream.EVENTS}.{partition_consumer(partitions - 1)}")
+        consumer = await connection.api(
+            f"CONSUMER.INFO.{Stream.EVENTS}.{partition_consumer(partitions - 1)}"
+        )
     except ApiError as error:
         raise NotProvisioned(str(error)) from error
     config = info.get("config")
@@ -145,6 +167,12 @@ async def check_provisioned(connection: Connection, partitions: int) -> None:
     if made_for != str(partitions):
         raise NotProvisioned(
             f"the event log has {made_for} partitions, SKELGRAPH_PARTITIONS is {partitions}"
+        )
+    made = consumer.get("config")
+    waits_s = made.get("ack_wait", 0) / _NS if isinstance(made, dict) else 0
+    if ack_wait_s is not None and waits_s != ack_wait_s:
+        raise NotProvisioned(
+            f"the consumers wait {waits_s:g} s for acks, SKELGRAPH_ACK_WAIT_S is {ack_wait_s:g}"
         )
 
 

@@ -23,6 +23,8 @@ log = structlog.get_logger()
 
 #: Marks are sent at this share of the ack wait.
 MARK_SHARE: Final = 1 / 3
+#: A message that came without a free slot is offered again after this long.
+BOUNCE_S: Final = 0.1
 #: A handler that raised is tried again after this long, doubled each time.
 RETRY_S: Final = 0.5
 RETRY_MAX_S: Final = 30.0
@@ -104,7 +106,7 @@ class WorkLoop:
             ConsumerPull(connection, stream, consumer, self._received) for consumer in consumers
         ]
         self._marks = Marks(ack_wait_s)
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], Job] = {}
         self._naks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
         self._slot_free_since = time.time()
@@ -173,36 +175,47 @@ class WorkLoop:
         return False
 
     def _received(self, delivery: Delivery) -> None:
+        if self._is_running(delivery):
+            return
         if self._draining or len(self._running) >= self._slots:
             # Several consumers were asked for the same slot; another worker may have one.
-            nak = asyncio.create_task(delivery.nak(), name="nak")
+            nak = asyncio.create_task(delivery.nak(BOUNCE_S), name="nak")
             self._naks.add(nak)
             nak.add_done_callback(self._naks.discard)
             return
         job = Job(delivery, self._slot_free_since)
         self._marks.hold(delivery)
         task = asyncio.create_task(self._work(job), name=f"{self._kind} {delivery.subject}")
-        self._running.add(task)
+        self._running[task] = job
         task.add_done_callback(self._freed)
         metrics.IN_FLIGHT.labels(self._kind).set(len(self._running))
         self._changed.set()
 
+    def _is_running(self, delivery: Delivery) -> bool:
+        """Whether it is a redelivery of what runs here: NATS was away for an ack wait."""
+        for job in self._running.values():
+            if job.delivery.stream_seq == delivery.stream_seq:
+                self._marks.release(job.delivery)
+                job.delivery = delivery
+                self._marks.hold(delivery)
+                return True
+        return False
+
     def _freed(self, task: asyncio.Task[None]) -> None:
         if len(self._running) == self._slots:
             self._slot_free_since = time.time()
-        self._running.discard(task)
+        self._running.pop(task, None)
         metrics.IN_FLIGHT.labels(self._kind).set(len(self._running))
         self._changed.set()
         if not task.cancelled() and (error := task.exception()):
             log.error("work_failed", kind=self._kind, task=task.get_name(), exc_info=error)
 
     async def _work(self, job: Job) -> None:
-        delivery = job.delivery
         try:
             await self._handler(job)
-            await delivery.ack()
+            await job.delivery.ack()
         except asyncio.CancelledError:
-            await delivery.nak()
+            await job.delivery.nak()
             raise
         except SkelgraphError as error:
             log.warning(
@@ -210,15 +223,15 @@ class WorkLoop:
                 kind=self._kind,
                 code=error.code,
                 error=error.message,
-                times=delivery.times,
+                times=job.delivery.times,
             )
-            await delivery.nak(_pause_s(delivery.times))
+            await job.delivery.nak(_pause_s(job.delivery.times))
         except Exception:
             # A defect: the message goes back so that nothing is lost, the task's death is logged.
-            await delivery.nak(_pause_s(delivery.times))
+            await job.delivery.nak(_pause_s(job.delivery.times))
             raise
         finally:
-            self._marks.release(delivery)
+            self._marks.release(job.delivery)
 
 
 def _pause_s(times: int) -> float:

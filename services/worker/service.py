@@ -18,6 +18,7 @@ from proto.errors import (
     EmptyText,
     EngineError,
     MalformedMessage,
+    MessageTooLarge,
     SkelgraphError,
     WorkerLost,
 )
@@ -43,8 +44,9 @@ from services.worker.text import TextFilter
 
 log = structlog.get_logger()
 
-#: Deliveries of one attempt after which it is taken to kill its workers.
-MAX_DELIVERIES: Final = 10
+#: Deliveries of one attempt after which it is taken to kill its workers. Generous, because
+#: what comes to a full worker, or is given back at a drain, counts as a delivery too.
+MAX_DELIVERIES: Final = 50
 
 
 class Worker:
@@ -103,12 +105,11 @@ class Worker:
                 node=work.node.id,
                 deadline_at=work.deadline_at,
             )
+            await self._done(work, decoded, headers)
         except (Cancelled, DeadlineExceeded) as error:
             log.info("node_stopped", code=error.code)
-        except (EngineError, WorkerLost) as error:
+        except (EngineError, WorkerLost, MessageTooLarge) as error:
             await self._failed(work, error, stream.endpoint, headers)
-        else:
-            await self._done(work, decoded, headers)
 
     async def _is_settled(self, work: DecodeNode) -> bool:
         """Whether this attempt has a result already: its worker died before the ack."""

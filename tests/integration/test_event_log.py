@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from proto.errors import NotProvisioned
@@ -39,6 +41,33 @@ async def test_all_facts_of_a_request_come_back_in_order_and_no_others(runtime: 
 async def test_an_unknown_request_has_no_facts(runtime: Runtime) -> None:
     assert await runtime.events.read("nobody") == []
     assert not await runtime.events.has_ended("nobody")
+
+
+async def test_a_fact_of_a_newer_version_is_passed_over_and_the_others_come_back(
+    runtime: Runtime,
+) -> None:
+    await runtime.events.append(accepted())
+    subject = runtime.events.subjects.planned(REQUEST, 7)
+    await runtime.publisher.publish(subject, b'{"type":"NodePondered"}')
+    await runtime.events.append(planned(8))
+    kinds = [stored.fact.type for stored in await runtime.events.read(REQUEST)]
+    assert kinds == ["RequestAccepted", "NodePlanned"]
+
+
+async def test_a_full_log_keeps_its_writers_waiting_and_loses_nothing(runtime: Runtime) -> None:
+    limits = StreamLimits(partitions=PARTITIONS, ack_wait_s=ACK_WAIT_S, events_max_bytes=4096)
+    await provision(runtime.connection, limits)
+    number = 0
+    while number < 100:
+        waiting = asyncio.create_task(runtime.events.append(decoded(number, text="x" * 500)))
+        done, _ = await asyncio.wait([waiting], timeout=0.5)
+        if not done:
+            break
+        number += 1
+    assert 0 < number < 100
+    await provision(runtime.connection, limits.model_copy(update={"events_max_bytes": 10**6}))
+    assert await asyncio.wait_for(waiting, 10)
+    assert len(await runtime.events.read(REQUEST)) == number + 1
 
 
 async def test_provisioning_again_keeps_what_is_stored(runtime: Runtime) -> None:

@@ -177,6 +177,40 @@ async def test_a_request_id_that_cannot_be_stored_is_dropped_not_tried_for_ever(
     await no_requests_queued(runtime)
 
 
+async def test_a_request_cancelled_while_it_was_queued_is_not_planned(
+    runtime: Runtime, services: Services
+) -> None:
+    await submit(runtime, "r1")
+    await runtime.events.append(RequestFailed(request="r1", error=ErrorInfo.of(Cancelled())))
+    async with ScriptedEngine(in_turn(saying(PLAN))) as engine:
+        await services.start("planner", large_urls=engine.url)
+        await no_requests_queued(runtime)
+        assert not engine.calls
+
+
+async def test_a_gap_in_what_an_earlier_planner_stored_is_planned_anew(
+    runtime: Runtime, services: Services
+) -> None:
+    await runtime.events.append(accepted(at=2e9, mode="sgd"))
+    await runtime.events.append(planned(1))
+    await runtime.events.append(planned(3))
+    rest = saying("2. Second point | hard\nend")
+    async with ScriptedEngine(in_turn(rest)) as engine:
+        await services.start("planner", large_urls=engine.url)
+        await submit(runtime, "r1", mode="sgd")
+        assert (await plan_of(runtime)).nodes == (1, 2)
+
+
+async def test_what_a_model_writes_after_the_plan_is_not_waited_for(
+    runtime: Runtime, services: Services
+) -> None:
+    rambling: list[Step] = [Say(PLAN + "\n"), *[Say("And another thing. ")] * 20, NEVER]
+    async with ScriptedEngine(in_turn(rambling)) as engine:
+        await services.start("planner", large_urls=engine.url)
+        await submit(runtime, "r1")
+        assert (await plan_of(runtime)).nodes == (1, 2, 3)
+
+
 async def test_the_same_request_twice_is_planned_once(runtime: Runtime, services: Services) -> None:
     async with ScriptedEngine(in_turn(saying(PLAN))) as engine:
         await services.start("planner", large_urls=engine.url)

@@ -130,6 +130,46 @@ async def test_work_longer_than_the_ack_wait_is_done_once(runtime: Runtime) -> N
     assert begun == [1]
 
 
+async def test_work_that_outlasts_an_absence_of_the_server_is_begun_once(runtime: Runtime) -> None:
+    recorder = Recorder()
+    await queue(runtime, 1)
+    async with working(runtime, recorder, slots=2):
+        await recorder.until(lambda: recorder.running == 1)
+        await asyncio.to_thread(runtime.server.kill)
+        await asyncio.sleep(ACK_WAIT_S * 1.5)
+        runtime.server.launch()
+        await runtime.server.ready()
+        await queue(runtime, 2)
+        await recorder.until(lambda: 2 in recorder.begun)
+        await asyncio.sleep(ACK_WAIT_S)
+        recorder.go_on.set()
+        await drained(runtime)
+    assert sorted(recorder.begun) == [1, 2]
+
+
+async def test_a_full_worker_gives_work_back_calmly(runtime: Runtime) -> None:
+    """Its pull of the other band is still open; each delivery counts as one."""
+    recorder, noted = Recorder(), asyncio.Event()
+    times: list[int] = []
+
+    async def note(job: Job) -> None:
+        times.append(job.delivery.times)
+        noted.set()
+
+    slots = 16
+    async with working(runtime, recorder, slots=slots):
+        for node in range(slots):
+            await queue(runtime, node)
+        await recorder.until(lambda: recorder.running == slots)
+        await queue(runtime, 99, Band.URGENT)
+        await asyncio.sleep(0.3)
+        async with working(runtime, note, slots=1):
+            async with asyncio.timeout(10):
+                await noted.wait()
+            recorder.go_on.set()
+    assert times[0] < slots / 2
+
+
 async def test_work_is_acked_only_after_its_handler_has_returned(runtime: Runtime) -> None:
     recorder = Recorder()
     await queue(runtime, 1)

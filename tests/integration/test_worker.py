@@ -38,6 +38,7 @@ from tests.scripted_engine import (
 )
 
 NEVER = Wait(3600.0)
+TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def work(node: int = 1, attempt: int = 1, deadline_at: float = 4e9) -> DecodeNod
 
 async def queue(runtime: Runtime, task: DecodeNode) -> None:
     subject = Subjects.node(task.pool, Band.NORMAL, "r1", task.node.id, task.attempt)
-    await runtime.publisher.publish(subject, encode(task), headers={"traceparent": "00-ab-cd-01"})
+    await runtime.publisher.publish(subject, encode(task), headers={"traceparent": TRACE})
 
 
 async def no_work_queued(runtime: Runtime) -> None:
@@ -101,7 +102,7 @@ async def test_tokens_are_heard_as_they_come_and_the_text_is_a_fact(
         await services.start("worker", "--pool", "small", small_urls=engine.url)
         await queue(runtime, work())
         fact = await result(runtime)
-        assert engine.calls[0].headers["traceparent"] == "00-ab-cd-01"
+        assert engine.calls[0].headers["traceparent"] == TRACE
     assert fact.text == "Because of scattering."
     assert (fact.pool, fact.endpoint, fact.finish_reason) == (Pool.SMALL, engine.url, "stop")
     assert 0 <= fact.first_token_ms <= fact.decode_ms

@@ -111,10 +111,20 @@ def test_easy_nodes_go_to_the_small_pool_only_where_asked(
     assert only(graph).work.pool is pool
 
 
-def test_nodes_that_others_wait_for_are_urgent() -> None:
-    graph = folded(accepted(), planned(1), planned(2), planned(3, [1]))
+def test_nodes_of_requests_that_have_waited_are_urgent() -> None:
+    graph = folded(accepted(), planned(1), planned(2), planned(3, [1]), decoded(1), failed(2))
     bands = {release.work.node.id: release.band for release in graph.releases()}
-    assert bands == {1: Band.URGENT, 2: Band.NORMAL}
+    assert bands == {2: Band.URGENT, 3: Band.URGENT}
+    assert only(folded(accepted(), planned(1))).band is Band.NORMAL
+
+
+def test_a_node_taken_for_dead_and_done_after_all_lets_the_graph_go_on() -> None:
+    graph = folded(accepted(), planned(1), plan([1, 2]), failed(1, retryable=False))
+    assert released(graph) == [(DIRECT_NODE, 1)]
+    graph.fold(planned(2), 9.0)
+    assert released(graph) == []
+    graph.fold(decoded(1), 10.0)
+    assert released(graph) == [(2, 1)]
 
 
 def test_a_collapsed_plan_releases_the_direct_node_and_gives_up_the_others() -> None:
