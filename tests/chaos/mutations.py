@@ -76,8 +76,8 @@ MUTATIONS: Final = (
     Mutation(
         name="ack after effect (worker, planner)",
         path="services/runtime/work.py",
-        old="            await self._handler(job)\n            await delivery.ack()\n",
-        new="            await delivery.ack()\n            await self._handler(job)\n",
+        old="            await self._handler(job)\n            await job.delivery.ack()\n",
+        new="            await job.delivery.ack()\n            await self._handler(job)\n",
         argv=("--only", "kill_worker,kill_planner", "--faults-per-minute", "60"),
         expected=("lost", "unexplained failure"),
     ),
@@ -92,7 +92,7 @@ MUTATIONS: Final = (
     Mutation(
         name="recovery of unknown requests",
         path="services/assembler/partition.py",
-        old="if not (isinstance(fact, RequestAccepted) and delivery.times == 1):",
+        old="if not first or await events.has_ended(request):",
         new="if delivery.times < 0:",
         argv=("--only", "kill_assembler", "--faults-per-minute", "60"),
         expected=("lost", "unexplained failure"),

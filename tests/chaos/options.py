@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 #: Requests a second where their number is not given.
 USUAL_RATE: Final = 4.0
+REAL_RATE: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,12 +63,13 @@ def parse(argv: Sequence[str] | None = None) -> Options:
     parser.add_argument("--keep", type=Path, help="folder for logs and stores")
     parser.add_argument("--deadline-s", type=float, default=90.0)
     parser.add_argument("--ack-wait-s", type=float, default=2.0)
-    parser.add_argument("--backoff-s", type=float, default=0.2)
+    parser.add_argument("--backoff-s", type=float, help="default: 0.2, real engines 2")
     parser.add_argument(
         "--measure", type=int, default=0, help="rounds of measuring recovery and cancel"
     )
     args = parser.parse_args(argv)
-    rate = USUAL_RATE if args.engine == "scripted" else 0.25
+    real = args.engine == "real"
+    rate = REAL_RATE if real else USUAL_RATE
     return Options(
         minutes=args.minutes,
         seed=SystemRandom().randrange(10**6) if args.seed is None else args.seed,
@@ -79,6 +81,7 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         keep=args.keep,
         deadline_s=args.deadline_s,
         ack_wait_s=args.ack_wait_s,
-        backoff_s=args.backoff_s,
+        # A real engine takes seconds to load its model.
+        backoff_s=args.backoff_s or (2.0 if real else 0.2),
         measure=args.measure,
     )

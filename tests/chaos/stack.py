@@ -230,7 +230,7 @@ class Stack:
             "ack_wait_s": self.options.ack_wait_s,
             "drain_s": 5,
             "backoff_s": self.options.backoff_s,
-            "slots": 2 if real else 8 if name.startswith("planner") else 4,
+            "slots": 1 if real else 8 if name.startswith("planner") else 4,
             "connect_timeout_s": 1,
             "first_token_timeout_s": 60 if real else 3,
             "between_tokens_timeout_s": 30 if real else 2,

@@ -35,6 +35,7 @@ class Story:
     in_time: set[int] = field(default_factory=set)
     failed: dict[int, list[NodeFailed]] = field(default_factory=dict)
     ends: list[End] = field(default_factory=list)
+    accepted_place: int = -1
     end_place: int = -1
     kinds: list[str] = field(default_factory=list)
 
@@ -106,6 +107,7 @@ def story_of(facts: Sequence[StoredFact]) -> Story:
         story.kinds.append(type(stored.fact).__name__)
         match stored.fact:
             case RequestAccepted() as fact:
+                story.accepted_place = place if not story.accepted else story.accepted_place
                 story.accepted = story.accepted or fact
             case NodePlanned() as fact:
                 story.planned.setdefault(fact.node.id, fact)
