@@ -31,7 +31,7 @@ class Mutation:
         old: text that must stand in it once.
         new: what takes its place.
         argv: of the chaos run that is to notice.
-        expected: violations of which at least one must be found.
+        expected: violations of which at least one must be found; if empty, none may be.
     """
 
     name: str
@@ -45,6 +45,17 @@ class Mutation:
 _KILLS: Final = "kill_planner,kill_assembler,kill_worker"
 
 MUTATIONS: Final = (
+    Mutation(
+        name="nothing (must pass)",
+        path="services/runtime/work.py",
+        old="                await delivery.in_progress()\n",
+        new="                await delivery.in_progress()\n",
+        argv=(
+            *("--only", f"{_KILLS},freeze_worker,freeze_planner,engine_slow,engine_pool_error"),
+            *("--faults-per-minute", "90", "--requests", "200", "--backoff-s", "1.5"),
+        ),
+        expected=(),
+    ),
     Mutation(
         name="uniqueness per subject",
         path="services/runtime/streams.py",
@@ -152,13 +163,15 @@ def _run(root: Path, mutation: Mutation) -> Outcome:
     audit = re.search(r"VIOLATIONS: (.*)", done.stdout)
     found = audit[1] if audit else (done.stdout or done.stderr).strip().splitlines()[-1]
     caught = bool(audit) and any(name in found for name in mutation.expected)
+    if not mutation.expected:
+        caught = done.returncode == 0
     return Outcome(mutation, done.returncode, found, caught)
 
 
 def _table(outcomes: list[Outcome]) -> Iterator[str]:
     yield f"{'without':36} {'exit':>4}  {'':8} violations"
     for one in outcomes:
-        said = "caught" if one.caught else "SURVIVED"
+        said = ("caught" if one.mutation.expected else "passed") if one.caught else "SURVIVED"
         yield f"{one.mutation.name:36} {one.code:>4}  {said:8} {one.found}"
 
 
