@@ -50,8 +50,9 @@ log = structlog.get_logger()
 
 #: How long NATS may take to store a request.
 SUBMIT_TIMEOUT_S: Final = 10.0
-#: How long an assembler may take to store a cancel.
-CANCEL_TIMEOUT_S: Final = 5.0
+#: How long an assembler may take to store a cancel; then another one is asked.
+CANCEL_TIMEOUT_S: Final = 2.0
+CANCEL_TRIES: Final = 4
 #: Previews that may wait for a slow reader; further ones are dropped, as previews may be.
 MAX_WAITING: Final = 10_000
 
@@ -184,7 +185,7 @@ class Client:
             reading.result()  # the reader has died: say of what
 
     async def cancel(self, request_id: str, reason: str = "") -> CancelOutcome:
-        """Cancel a request; returns once its end is stored.
+        """Cancel a request; returns once its end is stored. To ask twice is as good as once.
 
         Raises:
             InvalidRequest: the id or the reason is not valid.
@@ -193,15 +194,21 @@ class Client:
         check_request_id(request_id)
         command = encode(CancelRequest(reason=reason))
         subject = Subjects.cancel(request_id)
-        try:
-            reply = await self.connection.nc.request(subject, command, timeout=CANCEL_TIMEOUT_S)
-        except nats.errors.NoRespondersError:
-            raise QueueUnavailable("no assembler is running") from None
-        except (nats.errors.Error, TimeoutError):
-            raise QueueUnavailable(f"no assembler answered in {CANCEL_TIMEOUT_S:g} s") from None
+        reply = await self._asked(subject, command)
         if orjson.loads(reply.data).get("type") != "CancelOutcome":
             raise error_of(decode(ErrorInfo, reply.data))
         return decode(CancelOutcome, reply.data)
+
+    async def _asked(self, subject: str, command: bytes) -> Msg:
+        for _ in range(CANCEL_TRIES):
+            try:
+                return await self.connection.nc.request(subject, command, timeout=CANCEL_TIMEOUT_S)
+            except nats.errors.NoRespondersError:
+                raise QueueUnavailable("no assembler is running") from None
+            except (nats.errors.Error, TimeoutError):
+                log.info("asked_again", subject=subject)  # the one that was asked may be frozen
+        limit_s = CANCEL_TRIES * CANCEL_TIMEOUT_S
+        raise QueueUnavailable(f"no assembler answered in {limit_s:g} s")
 
     async def state(self, request_id: str) -> RequestState:
         """Return what is stored about a request now.
@@ -280,7 +287,8 @@ async def open_client(
 def error_of(info: ErrorInfo) -> SkelgraphError:
     """Return the error that `info` describes; one of an unknown code is `internal`."""
     kind = all_errors().get(info.code, SkelgraphError)
-    return kind(info.message.partition(": ")[2], field=info.field)
+    detail = info.message.partition(": ")[2]
+    return kind(detail, field=info.field, retry_after_s=info.retry_after_s)
 
 
 def _check_size(data: bytes) -> None:

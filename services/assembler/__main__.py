@@ -16,6 +16,7 @@ from services.runtime.clock import ServerClock
 from services.runtime.facts import EventLog
 from services.runtime.lifecycle import Process, run
 from services.runtime.publisher import DurablePublisher
+from services.runtime.responder import Responder
 from services.runtime.settings import ServiceSettings
 from services.runtime.work import Marks
 
@@ -43,7 +44,8 @@ async def serve(process: Process) -> None:
     ledger = Ledger(connection, publisher, EventLog(connection, publisher, settings.partitions))
     marks = Marks(settings.ack_wait_s)
     process.spawn(marks.run(), "event marks")
-    await connection.subscribe(ANY_CANCEL, Commands(ledger).cancel, queue=COMMAND_QUEUE)
+    responder = Responder(connection, COMMAND_QUEUE, process.fail)
+    await responder.answer(ANY_CANCEL, Commands(ledger).cancel)
     clock = ServerClock()
     await clock.sync(connection)
     policy = RetryPolicy(settings.max_attempts, settings.escalate_after, settings.backoff_s)

@@ -21,26 +21,31 @@ class Commands:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    async def cancel(self, message: Msg) -> None:
-        """Store that the request is cancelled, tell everybody, and reply."""
+    async def cancel(self, message: Msg) -> bytes:
+        """Store that the request is cancelled, tell everybody, and return the reply."""
         request = request_of(message.subject)
         try:
             check_request_id(request)
             command = decode(CancelRequest, message.data or b"{}")
-            reply = encode(await self._cancel(request, command.reason))
+            return encode(await self._cancel(request, command.reason))
         except SkelgraphError as error:
-            reply = encode(ErrorInfo.of(error))
-        if message.reply:
-            await self._ledger.connection.publish(message.reply, reply)
+            return encode(ErrorInfo.of(error))
 
     async def _cancel(self, request: str, reason: str) -> CancelOutcome:
         if not await self._is_known(request):
             return CancelOutcome(request=request, outcome="unknown")
         failed = RequestFailed(request=request, error=ErrorInfo.of(Cancelled(reason)))
-        if not await self._ledger.end(failed, {}):
+        if await self._ledger.end(failed, {}):
+            await self._ledger.stop(request)
+        elif not await self._was_cancelled(request):
             return CancelOutcome(request=request, outcome="already_ended")
-        await self._ledger.stop(request)
         return CancelOutcome(request=request, outcome="cancelled")
+
+    async def _was_cancelled(self, request: str) -> bool:
+        """Whether it ended by an earlier cancel: to ask twice is as good as once."""
+        facts = [stored.fact for stored in await self._ledger.events.read(request)]
+        ends = [fact for fact in facts if isinstance(fact, RequestFailed)]
+        return any(end.error.code == Cancelled.code for end in ends)
 
     async def _is_known(self, request: str) -> bool:
         return bool(await self._ledger.events.read(request)) or await self._ledger.is_queued(
