@@ -128,7 +128,8 @@ def _jetstream(channel: Channel, stream: Stream) -> Json:
         unique: Json = {"max_msgs_per_subject": 1, "discard_new_per_subject": True}
         facts |= {"retention": "workqueue", "discard": "new", **unique}
     else:
-        facts |= {"retention": "limits", "discard": "new"}
+        discard = "old" if stream is Stream.DEAD else "new"
+        facts |= {"retention": "limits", "discard": discard}
     if channel.consumers:
         facts["consumers"] = list(channel.consumers)
     return facts

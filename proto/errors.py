@@ -57,7 +57,7 @@ class MessageTooLarge(SkelgraphError):
 
 
 class Busy(SkelgraphError):
-    """The queue is full."""
+    """The service is at its limit."""
 
     code = "busy"
     retryable = True
@@ -90,7 +90,7 @@ class NotProvisioned(SkelgraphError):
 
 
 class WorkerLost(SkelgraphError):
-    """The node's workers died again and again."""
+    """All that worked on it died, again and again."""
 
     code = "worker_lost"
     retryable = True

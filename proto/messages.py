@@ -24,6 +24,7 @@ Attempt = Annotated[int, Field(ge=1)]
 RequestId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 MAX_QUESTION_CHARS = 100_000
+MAX_DEADLINE_S = 86_400
 
 #: Between the texts of two nodes in an answer.
 JOINT = "\n\n"
@@ -98,12 +99,17 @@ class ErrorInfo(Passed):
     message: str
     retryable: bool
     field: str | None = None
+    retry_after_s: float | None = Field(None, description="when it is worth another try")
 
     @classmethod
     def of(cls, error: SkelgraphError) -> ErrorInfo:
         """Describe `error`."""
         return cls(
-            code=error.code, message=error.message, retryable=error.retryable, field=error.field
+            code=error.code,
+            message=error.message,
+            retryable=error.retryable,
+            field=error.field,
+            retry_after_s=error.retry_after_s,
         )
 
 
@@ -120,7 +126,7 @@ class SubmitRequest(Sent):
     dry_run: bool = Field(False, description="end with the skeleton, decode nothing")
     max_nodes: int = Field(12, ge=1, le=64)
     sampling: Sampling = Sampling()
-    deadline_s: float = Field(600, gt=0, le=86_400)
+    deadline_s: float = Field(600, gt=0, le=MAX_DEADLINE_S)
     on_failure: Literal["direct", "fail"] = Field(
         "direct", description="when a node fails for good: answer directly, or fail"
     )

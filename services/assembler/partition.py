@@ -36,8 +36,8 @@ from services.runtime.work import Marks
 
 log = structlog.get_logger()
 
-#: Events that may be on their way at once.
-CREDIT: Final = 256
+#: Events that may be on their way, or in hand, at once.
+CREDIT: Final = 1024
 #: Short, so that a partition changes hands soon after its owner has fallen silent.
 PULL_EXPIRES_S: Final = 1.0
 #: What is at hand when the process is to stop may take this long.
@@ -102,7 +102,7 @@ class Partition:
     async def start(self) -> None:
         """Ask for events; they come while the partition is pinned to us."""
         await self.pull.start()
-        self.pull.want(CREDIT)
+        self._want()
 
     async def stop(self) -> None:
         """Take no more events, finish those at hand, and let the partition go."""
@@ -139,9 +139,15 @@ class Partition:
         task = asyncio.create_task(self._handle(delivery), name=f"event {delivery.subject}")
         self._handling.add(task)
         task.add_done_callback(self._handled)
+        self._want()
+
+    def _want(self) -> None:
+        # What is being handled, or waits for a full queue, takes room from what is to come.
+        self.pull.want(max(0, CREDIT - len(self._handling)))
 
     def _handled(self, task: asyncio.Task[None]) -> None:
         self._handling.discard(task)
+        self._want()
         if not task.cancelled() and (error := task.exception()):
             log.error("event_failed", task=task.get_name(), exc_info=error)
             self._fail(error)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Self
 
 from pydantic import Field, model_validator
 
 from proto.names import PLANNER_CONSUMER, Pool, Stream
+from services.planner.admission import Admission, AdmissionLimits
 from services.planner.service import Planner
 from services.runtime.facts import EventLog
 from services.runtime.lifecycle import Process, run
+from services.runtime.load import read_load
 from services.runtime.pools import engine_pool
 from services.runtime.publisher import DurablePublisher
 from services.runtime.settings import EngineSettings
@@ -22,6 +25,18 @@ class PlannerSettings(EngineSettings):
     """Turns each request into a skeleton, by the large pool's engines, line by line."""
 
     slots: int = Field(8, ge=1, le=4096, description="requests planned at once")
+    max_open_requests: int = Field(
+        5000,
+        ge=1,
+        description="requests that may be open at once in the whole deployment; further ones"
+        " are refused with `busy`",
+    )
+    full_share: float = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="share of a stream's limit above which requests are refused with `busy`",
+    )
 
     @model_validator(mode="after")
     def _has_engines(self) -> Self:
@@ -41,12 +56,16 @@ async def serve(process: Process) -> None:
     stops = Stops(events, look_every_s=settings.ack_wait_s * MARK_SHARE)
     await stops.listen(connection)
     process.spawn(stops.look(), "look for ends")
+    limits = AdmissionLimits(settings.max_open_requests, settings.full_share)
+    admission = Admission(partial(read_load, connection), limits)
+    await admission.look()
+    process.spawn(admission.run(), "look at the load")
     loop = WorkLoop(
         connection,
         Stream.REQUESTS,
         [PLANNER_CONSUMER],
         settings.slots,
-        Planner(events, engines, stops).handle,
+        Planner(events, engines, stops, admission).handle,
         ack_wait_s=settings.ack_wait_s,
         kind="request",
     )

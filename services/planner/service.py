@@ -12,6 +12,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait
 
 from proto.codec import decode
 from proto.errors import (
+    Busy,
     Cancelled,
     DeadlineExceeded,
     EngineError,
@@ -21,6 +22,7 @@ from proto.errors import (
     PlanRejected,
     RequestTooLarge,
     SkelgraphError,
+    WorkerLost,
 )
 from proto.messages import (
     AnswerAssembled,
@@ -35,6 +37,7 @@ from proto.messages import (
     Usage,
 )
 from proto.names import DIRECT_NODE, check_request_id, request_of
+from services.planner.admission import Admission
 from services.planner.gate import Ending, decide, without_needs
 from services.planner.parser import PlanItem, PlanLimits, Planned, PlanParser, Shape, ShapeKind
 from services.planner.prompts import plan_call
@@ -42,8 +45,9 @@ from services.runtime import metrics
 from services.runtime.endpoints import EnginePool
 from services.runtime.engine import EngineStream
 from services.runtime.facts import EventLog
+from services.runtime.pull import Delivery
 from services.runtime.stops import Stops
-from services.runtime.work import Job
+from services.runtime.work import MAX_DELIVERIES, Job
 
 log = structlog.get_logger()
 
@@ -149,12 +153,16 @@ class Planner:
         events: where the skeletons go.
         engines: the large pool's engines.
         stops: ends planning that is of no more use.
+        admission: refuses what is over capacity.
     """
 
-    def __init__(self, events: EventLog, engines: EnginePool, stops: Stops) -> None:
+    def __init__(
+        self, events: EventLog, engines: EnginePool, stops: Stops, admission: Admission
+    ) -> None:
         self._events = events
         self._engines = engines
         self._stops = stops
+        self._admission = admission
 
     async def handle(self, job: Job) -> None:
         """Take a request up, plan it, and store that its plan is complete."""
@@ -164,9 +172,9 @@ class Planner:
             if not _may_name_facts(request):
                 return
             try:
-                submitted = decode(SubmitRequest, delivery.data)
-            except (InvalidRequest, RequestTooLarge) as error:
-                await self._refuse(request, error, headers)
+                submitted = self._admitted(delivery)
+            except (InvalidRequest, RequestTooLarge, Busy, WorkerLost) as error:
+                await self._turn_away(request, error, headers)
                 return
             accepted = RequestAccepted(
                 request=request,
@@ -176,9 +184,29 @@ class Planner:
             )
             await self._take_up(accepted, headers)
 
+    def _admitted(self, delivery: Delivery) -> SubmitRequest:
+        submitted = decode(SubmitRequest, delivery.data)
+        if delivery.times > MAX_DELIVERIES:
+            raise WorkerLost(f"{delivery.times} deliveries")
+        # One that comes again may have been accepted, and then it is never refused.
+        if delivery.times == 1 and (busy := self._admission.refusal()):
+            raise busy
+        return submitted
+
+    async def _turn_away(
+        self, request: str, error: SkelgraphError, headers: dict[str, str]
+    ) -> None:
+        """End a request that is not taken up; one that is open under its id goes on."""
+        if not isinstance(error, WorkerLost) and await self._events.read(request):
+            log.warning("duplicate_dropped", code=error.code, error=error.message)
+            return
+        metrics.REQUESTS_REFUSED.labels(error.code).inc()
+        await self._refuse(request, error, headers)
+
     async def _take_up(self, accepted: RequestAccepted, headers: dict[str, str]) -> None:
         facts: list[Fact] = []
         if await self._events.append(accepted, headers=headers):
+            self._admission.let_in()
             log.info("request_accepted", mode=accepted.submitted.mode)
             if await self._events.has_ended(accepted.request):
                 log.info("request_ended_before")  # cancelled while it was queued

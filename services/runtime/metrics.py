@@ -15,6 +15,9 @@ _QUEUE_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5, 20, 
 REQUESTS_ENDED: Final = Counter(
     "skelgraph_requests_ended_total", "Requests by how they ended", ["end"]
 )
+REQUESTS_REFUSED: Final = Counter(
+    "skelgraph_requests_refused_total", "Requests that were not taken up, by error code", ["code"]
+)
 ANSWER_S: Final = Histogram(
     "skelgraph_answer_seconds", "From stored request to answer", ["mode"], buckets=_DECODING_S
 )

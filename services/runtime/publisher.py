@@ -29,6 +29,9 @@ RESEND_S: Final = 1.5
 #: First wait before sending again what JetStream could not take yet.
 NOT_YET_S: Final = 0.05
 WINDOW: Final = 256
+BUSY_RETRY_S: Final = 30.0
+#: Publishes without an ack, one after another, after which it is said.
+SAY_EVERY: Final = 10
 
 _WRONG_LAST_SEQUENCE: Final = {10071, 10164}
 _STORE_FAILED: Final = 10077
@@ -84,8 +87,9 @@ class DurablePublisher:
 
         Raises:
             MessageTooLarge: body and headers are larger than NATS takes.
-            Busy: the stream is at its limit.
-            QueueUnavailable: not acked in time.
+            Busy: the stream is at its limit, or does not store: its disk is full, or too many
+                of its replicas are away.
+            QueueUnavailable: NATS is not there, for all of `timeout_s`.
         """
         size = len(data) + sum(len(name) + len(value) for name, value in (headers or {}).items())
         if size > self._connection.max_payload_bytes:
@@ -95,20 +99,27 @@ class DurablePublisher:
         marked = {**(headers or {}), Header.MSG_ID.value: secrets.token_hex(11)}
         if first:
             marked[Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value] = "0"
-        async with self._window:
-            try:
-                async with asyncio.timeout(timeout_s):
-                    return await self._until_acked(subject, data, marked)
-            except TimeoutError:
-                raise QueueUnavailable(f"{subject}: not stored within {timeout_s} s") from None
+        try:
+            async with asyncio.timeout(timeout_s), self._window:
+                return await self._until_acked(subject, data, marked)
+        except TimeoutError:
+            late = f"{subject}: not stored within {timeout_s} s"
+            if self._connection.is_connected:
+                raise Busy(f"{late} by a NATS that is there", retry_after_s=BUSY_RETRY_S) from None
+            raise QueueUnavailable(late) from None
 
     async def _until_acked(self, subject: str, data: bytes, headers: dict[str, str]) -> Outcome:
         pause_s = NOT_YET_S
+        tries = 0
         while True:
+            tries += 1
             ack = await self._send_once(subject, data, headers)
             outcome = _read_ack(subject, ack) if ack else None
             if outcome:
                 return outcome
+            if tries % SAY_EVERY == 0:
+                # A stream that could not write to its disk is silent until NATS is restarted.
+                log.error("publish_not_acked", subject=subject, tries=tries)
             if ack:  # JetStream is there but cannot take it yet: starting, or electing a leader
                 await asyncio.sleep(pause_s)
                 pause_s = min(1.0, pause_s * 2)

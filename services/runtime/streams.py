@@ -13,6 +13,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from proto.errors import NotProvisioned, SkelgraphError
+from proto.messages import MAX_DEADLINE_S
 from proto.names import (
     PIN_GROUP,
     PLANNER_CONSUMER,
@@ -55,11 +56,13 @@ class StreamLimits(BaseSettings):
         256 * 1024**2, ge=1024, description="bytes of each queue and of the dead letters"
     )
     events_max_bytes: int = Field(
-        2 * 1024**3, ge=1024, description="bytes of the event log; a full one halts the service"
+        2 * 1024**3,
+        ge=1024,
+        description="bytes of the event log; new requests are refused before it is full",
     )
     events_max_age_s: float = Field(
-        24 * 3600,
-        gt=0,
+        48 * 3600,
+        ge=MAX_DEADLINE_S + 3600,
         description="seconds for which facts can be replayed; more than any deadline",
     )
     dead_max_age_s: float = Field(
@@ -93,7 +96,9 @@ def stream_config(stream: Stream, limits: StreamLimits) -> Json:
             age = {"retention": "limits", "max_age": int(limits.events_max_age_s * _NS)}
             return config | age | {"max_bytes": limits.events_max_bytes}
         case Stream.DEAD:
-            return config | {"retention": "limits", "max_age": int(limits.dead_max_age_s * _NS)}
+            # A request must be able to end: the oldest letters make room, never a wait.
+            age = {"retention": "limits", "max_age": int(limits.dead_max_age_s * _NS)}
+            return config | age | {"discard": "old"}
 
 
 def consumer_configs(limits: StreamLimits) -> list[tuple[Stream, Json]]:

@@ -25,6 +25,9 @@ log = structlog.get_logger()
 MARK_SHARE: Final = 1 / 3
 #: A message that came without a free slot is offered again after this long.
 BOUNCE_S: Final = 0.1
+#: Deliveries after which a message is taken to kill whoever works on it. Generous, because
+#: what comes to a full process, or is given back at a drain, counts as a delivery too.
+MAX_DELIVERIES: Final = 50
 #: A handler that raised is tried again after this long, doubled each time.
 RETRY_S: Final = 0.5
 RETRY_MAX_S: Final = 30.0

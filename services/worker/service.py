@@ -7,7 +7,6 @@ assembler, which knows the request, decides what follows.
 from __future__ import annotations
 
 import time
-from typing import Final
 
 import structlog
 
@@ -38,15 +37,11 @@ from services.runtime.endpoints import EnginePool
 from services.runtime.engine import EngineStream
 from services.runtime.facts import EventLog
 from services.runtime.stops import Stops
-from services.runtime.work import Job
+from services.runtime.work import MAX_DELIVERIES, Job
 from services.worker.prompts import node_call
 from services.worker.text import TextFilter
 
 log = structlog.get_logger()
-
-#: Deliveries of one attempt after which it is taken to kill its workers. Generous, because
-#: what comes to a full worker, or is given back at a drain, counts as a delivery too.
-MAX_DELIVERIES: Final = 50
 
 
 class Worker:
