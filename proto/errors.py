@@ -89,6 +89,12 @@ class NotProvisioned(SkelgraphError):
     retryable = True
 
 
+class AddressUnavailable(SkelgraphError):
+    """The process cannot listen on its address."""
+
+    code = "address_unavailable"
+
+
 class WorkerLost(SkelgraphError):
     """All that worked on it died, again and again."""
 

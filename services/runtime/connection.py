@@ -107,6 +107,13 @@ class Connection:
         """Largest body that is sent, headers allowed for."""
         return self.nc.max_payload - PAYLOAD_MARGIN_BYTES
 
+    @property
+    def watchdog(self) -> asyncio.Task[None]:
+        """The task that makes a dead connection anew; its end would leave it dead."""
+        if self._watchdog is None:
+            raise RuntimeError("not open")
+        return self._watchdog
+
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """Call `callback` each time the connection has come back."""
         self._on_reconnect.append(callback)

@@ -15,6 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from proto.errors import AddressUnavailable
+
 Checks = dict[str, Callable[[], bool]]
 
 
@@ -34,6 +36,9 @@ class HealthServer:
         port: port to listen on; 0 for any free one.
         live: checks of which each must hold, or the process had better be restarted.
         ready: checks of which each must hold before work is given to the process.
+
+    Raises:
+        AddressUnavailable: it cannot listen there.
     """
 
     def __init__(self, host: str, port: int, *, live: Checks, ready: Checks) -> None:
@@ -51,18 +56,16 @@ class HealthServer:
         self._server = _Server(config)
         self._task: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Begin to serve."""
-        serving = self._server.serve(sockets=[self._socket])
-        self._task = asyncio.create_task(serving, name="health server")
-
-    async def stop(self) -> None:
-        """Stop serving."""
-        self._server.should_exit = True
-        self._server.force_exit = True
-        if self._task:
-            await asyncio.wait([self._task])
-        self._socket.close()
+    async def serve(self) -> None:
+        """Serve until it is cancelled; raises what ends the server otherwise."""
+        serving = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="uvicorn")
+        try:
+            await asyncio.shield(serving)
+        finally:
+            self._server.should_exit = True
+            self._server.force_exit = True
+            await asyncio.wait([serving])
+            self._socket.close()
 
     async def _livez(self, _: Request) -> Response:
         return _report(self._live)
@@ -77,9 +80,9 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-    except OSError:
+    except OSError as error:
         listener.close()
-        raise
+        raise AddressUnavailable(f"{host}:{port}: {error.strerror}") from error
     listener.listen(64)
     return listener
 

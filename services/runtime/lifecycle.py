@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 import uvloop
 
-from proto.errors import NotProvisioned, QueueUnavailable, SkelgraphError
+from proto.errors import AddressUnavailable, NotProvisioned, QueueUnavailable, SkelgraphError
 from services.runtime import logs
 from services.runtime.connection import Connection
 from services.runtime.health import HealthServer
@@ -127,9 +127,8 @@ def run(name: str, settings: ServiceSettings, serve: Callable[[Process], Awaitab
     logs.configure(settings.log_level, settings.log_format, service=name)
     try:
         return uvloop.run(_run(name, settings, serve))
-    except OSError as error:
-        address = f"{settings.health_host}:{settings.health_port}"
-        print(f"error: cannot listen on {address}: {error.strerror}", file=sys.stderr)
+    except AddressUnavailable as error:
+        print(f"error: {error.message}", file=sys.stderr)
         return 1
 
 
@@ -138,7 +137,7 @@ async def _run(
 ) -> int:
     process = Process(name, settings)
     _obey_signals(process)
-    await process.health.start()
+    process.spawn(process.health.serve(), "health server")
     working = asyncio.create_task(_work(process, serve), name=name)
     try:
         await _until_done(process, working)
@@ -148,13 +147,13 @@ async def _run(
     finally:
         await process.cancel_tasks()
         await process.connection.close()
-        await process.health.stop()
     log.info("stopped")
     return 1 if process.failure else 0
 
 
 async def _work(process: Process, serve: Callable[[Process], Awaitable[None]]) -> None:
     await process.connection.open()
+    process.watch(process.connection.watchdog)
     process.spawn(_notice_closed(process), "nats closed")
     await process.wait_provisioned()
     if not process.stopping.is_set():

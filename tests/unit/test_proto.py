@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
@@ -157,10 +157,12 @@ def test_oversized_request_is_refused_before_it_is_parsed() -> None:
 @pytest.mark.parametrize("kind", [SubmitRequest, CancelRequest, NodeDecoded, TokensDecoded])
 @FEW
 @given(data=st.one_of(st.binary(), st.recursive(st.none(), st.lists).map(json.dumps)))
+@example(data=b"{}garbage")
 def test_garbage_raises_errors_of_the_contract_only(
     kind: type[BaseModel], data: bytes | str
 ) -> None:
     expected = InvalidRequest if issubclass(kind, Sent) else MalformedMessage
+    assume(data != b"{}")  # a cancel without a reason
     with pytest.raises(expected):
         decode(kind, data if isinstance(data, bytes) else data.encode())
 
