@@ -48,6 +48,6 @@ class Commands:
         return any(end.error.code == Cancelled.code for end in ends)
 
     async def _is_known(self, request: str) -> bool:
-        return bool(await self._ledger.events.read(request)) or await self._ledger.is_queued(
-            request
-        )
+        # The queue before the facts: a planner stores a fact before it leaves the queue.
+        queued = await self._ledger.is_queued(request)
+        return queued or bool(await self._ledger.events.read(request))
