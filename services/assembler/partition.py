@@ -21,6 +21,7 @@ from proto.messages import (
     End,
     ErrorInfo,
     Fact,
+    NodeFailed,
     RequestAccepted,
     RequestFailed,
     SkeletonDrafted,
@@ -42,8 +43,13 @@ CREDIT: Final = 256
 PULL_EXPIRES_S: Final = 1.0
 #: What is at hand when the process is to stop may take this long.
 DRAIN_S: Final = 2.0
+#: An end waits so long for dead letters under way, that who sees it finds them; no longer,
+#: as a deadline must hold although no letter can be stored.
+BURIAL_S: Final = 2.0
 #: Ended requests whose late events are recognised without a read.
 REMEMBERED: Final = 20_000
+#: What storing a dead letter is called among the effects.
+BURY: Final = "bury"
 
 
 class OpenRequest:
@@ -166,8 +172,8 @@ class Partition:
 
     async def _take(self, delivery: Delivery, fact: Fact) -> bool:
         """Fold a fact and store what follows; return whether its event is held further."""
-        if fact.request in self._ended:
-            return False
+        if fact.request in self._ended and not isinstance(fact, NodeFailed):
+            return False  # a failure may want a letter that an earlier owner has not stored
         open_request = self._open_request(fact)
         if open_request is None:
             return False
@@ -179,6 +185,7 @@ class Partition:
             self._clock.saw(delivery.stored_at)
             open_request.headers = delivery.trace or open_request.headers
             before = set(open_request.effects)
+            self._bury(open_request, fact)
             self._follow_up(open_request)
             effects = open_request.effects - before if new else set(open_request.effects)
         await _all_stored(effects, open_request)
@@ -215,17 +222,23 @@ class Partition:
             log.info("request_recovered", request=request, facts=len(stored))
         open_request.recovered = True
 
+    def _bury(self, open_request: OpenRequest, fact: Fact) -> None:
+        """Start the dead letters; of an ended request only that of which this event tells."""
+        graph = open_request.graph
+        for dead in graph.deaths():
+            node = dead.work.node.id
+            if not graph.ended or (isinstance(fact, NodeFailed) and fact.node == node):
+                self._start(open_request, self._ledger.bury(dead, open_request.headers), BURY)
+
     def _follow_up(self, open_request: OpenRequest) -> None:
         """Start all that follows from the graph as it is now."""
-        graph, headers = open_request.graph, open_request.headers
+        graph = open_request.graph
         if graph.ended:
             return
         self._set_deadline(open_request)
         superfluous = tuple(graph.superfluous())
         if superfluous and self._first_time(open_request, "stop"):
             self._start(open_request, self._ledger.stop(graph.request, superfluous), "stop")
-        for dead in graph.deaths():
-            self._start(open_request, self._ledger.bury(dead, headers), "bury")
         for release in graph.releases():
             self._start(open_request, self._release(release, open_request), "release")
         end = end_of(graph, self._clock.now())
@@ -240,9 +253,8 @@ class Partition:
             await self._end(end, open_request)
 
     async def _end(self, end: End, open_request: OpenRequest) -> None:
-        burials = [task for task in open_request.effects if task.get_name().startswith("bury ")]
-        if burials:  # a letter that is under way is stored before the end
-            await asyncio.wait(burials)
+        if burials := _burials(open_request):
+            await asyncio.wait(burials, timeout=BURIAL_S)
         if not await self._ledger.end(end, open_request.headers):
             # Somebody else's end stands, and its event may have gone to an earlier owner.
             open_request.graph.ended = True
@@ -291,8 +303,10 @@ class Partition:
         return True
 
     async def _close(self, open_request: OpenRequest) -> None:
-        """The end is stored: unqueue what is left, let the accepted event go, forget."""
+        """The end is stored: once the letters are, unqueue the rest, ack `accepted`, forget."""
         graph = open_request.graph
+        if burials := _burials(open_request):
+            await asyncio.wait(burials)
         if self._open.pop(graph.request, None) is None:
             return
         self._remember(graph.request)
@@ -314,6 +328,10 @@ class Partition:
 
     def _count_open(self) -> None:
         metrics.IN_FLIGHT.labels(f"open_request_{self.number}").set(len(self._open))
+
+
+def _burials(open_request: OpenRequest) -> list[asyncio.Task[None]]:
+    return [task for task in open_request.effects if task.get_name().startswith(f"{BURY} ")]
 
 
 async def _all_stored(effects: set[asyncio.Task[None]], open_request: OpenRequest) -> None:
