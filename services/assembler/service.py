@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from nats.aio.msg import Msg
+from pydantic import BaseModel
 
+from proto import names
 from proto.codec import decode, encode
-from proto.errors import Cancelled, SkelgraphError
-from proto.messages import CancelOutcome, CancelRequest, ErrorInfo, RequestFailed
+from proto.errors import Cancelled, InvalidRequest, SkelgraphError
+from proto.messages import (
+    CancelOutcome,
+    CancelRequest,
+    DropLetter,
+    ErrorInfo,
+    ListLetters,
+    RequestFailed,
+    RequeueLetter,
+    ShowLetter,
+)
 from proto.names import check_request_id, request_of
 from services.assembler.ledger import Ledger
+from services.assembler.letters import Letters
 
 
 class Commands:
@@ -46,3 +58,37 @@ class Commands:
         return bool(await self._ledger.events.read(request)) or await self._ledger.is_queued(
             request
         )
+
+
+class LetterCommands:
+    """Answers the commands on dead letters, one after another.
+
+    Args:
+        ledger: what an assembler reads and stores with.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._connection = ledger.connection
+        self._letters = Letters(ledger)
+
+    async def handle(self, message: Msg) -> None:
+        """Do what is asked and reply, with an `ErrorInfo` if it cannot be done."""
+        try:
+            reply = encode(await self._answer(message.subject, message.data or b"{}"))
+        except SkelgraphError as error:
+            reply = encode(ErrorInfo.of(error))
+        if message.reply:
+            await self._connection.publish(message.reply, reply)
+
+    async def _answer(self, subject: str, data: bytes) -> BaseModel:
+        match subject:
+            case names.LIST_LETTERS:
+                return await self._letters.page(decode(ListLetters, data))
+            case names.SHOW_LETTER:
+                return await self._letters.show(decode(ShowLetter, data))
+            case names.REQUEUE_LETTER:
+                return await self._letters.requeue(decode(RequeueLetter, data))
+            case names.DROP_LETTER:
+                return await self._letters.drop(decode(DropLetter, data))
+            case _:
+                raise InvalidRequest("list, show, requeue and drop are known", field="subject")
