@@ -168,11 +168,12 @@ class Graph:
         self._released.update((release.work.node.id, release.work.attempt) for release in due)
         return due
 
-    def deaths(self) -> list[Dead]:
-        """Return the nodes that have died since the last call."""
+    def deaths(self, only: int | None = None) -> list[Dead]:
+        """Return the nodes that have died since the last call, or only this one if it has."""
         if self.accepted is None:
             return []
-        dead = [node for node in self.failures if self.is_dead(node) and node not in self._buried]
+        looked_at = self.failures if only is None else self.failures.keys() & {only}
+        dead = [node for node in looked_at if self.is_dead(node) and node not in self._buried]
         self._buried.update(dead)
         return [self._death(node) for node in dead]
 

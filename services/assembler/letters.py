@@ -195,7 +195,8 @@ class _Page:
             "max_bytes": BATCH_BYTES,
         }
         if ask.since is not None and not self._last:
-            since = datetime.fromtimestamp(ask.since, UTC)
+            # NATS counts in ns, a float cannot: begin a little early, `_wanted` is exact.
+            since = datetime.fromtimestamp(max(0.0, ask.since - 0.001), UTC)
             return query | {"start_time": since.isoformat()}
         return query | {"seq": self._last + 1}
 

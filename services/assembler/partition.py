@@ -225,10 +225,9 @@ class Partition:
     def _bury(self, open_request: OpenRequest, fact: Fact) -> None:
         """Start the dead letters; of an ended request only that of which this event tells."""
         graph = open_request.graph
-        for dead in graph.deaths():
-            node = dead.work.node.id
-            if not graph.ended or (isinstance(fact, NodeFailed) and fact.node == node):
-                self._start(open_request, self._ledger.bury(dead, open_request.headers), BURY)
+        only = fact.node if graph.ended and isinstance(fact, NodeFailed) else None
+        for dead in graph.deaths(only) if only is not None or not graph.ended else ():
+            self._start(open_request, self._ledger.bury(dead, open_request.headers), BURY)
 
     def _follow_up(self, open_request: OpenRequest) -> None:
         """Start all that follows from the graph as it is now."""

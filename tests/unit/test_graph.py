@@ -180,6 +180,14 @@ def test_a_dead_node_is_buried_once_and_the_answer_is_direct(retryable: bool) ->
     assert end.fallback
 
 
+def test_a_node_can_be_buried_without_the_others() -> None:
+    deaths = [failed(1, retryable=False), failed(2, retryable=False)]
+    graph = folded(accepted(), planned(1), planned(2), planned(3), *deaths)
+    assert [dead.work.node.id for dead in graph.deaths(2)] == [2]
+    assert graph.deaths(3) == []
+    assert [dead.work.node.id for dead in graph.deaths()] == [1]
+
+
 def test_a_request_that_wants_no_fallback_fails_after_its_siblings_are_done() -> None:
     graph = folded(
         accepted(on_failure="fail"),
