@@ -16,7 +16,11 @@ from pydantic import BaseModel
 from proto import messages as m
 from proto.names import (
     COMMAND_QUEUE,
+    DROP_LETTER,
+    LIST_LETTERS,
     PLANNER_CONSUMER,
+    REQUEUE_LETTER,
+    SHOW_LETTER,
     Band,
     Pool,
     Stream,
@@ -210,7 +214,45 @@ _CORE: Final = (
     ),
 )
 
-CHANNELS: Final[tuple[Channel, ...]] = _WORK + _FACTS + _CORE
+
+def _letter_command(
+    name: str, address: str, summary: str, asked: Message, reply: Message
+) -> Channel:
+    return Channel(
+        name=name,
+        address=address,
+        summary=summary,
+        sent={Role.CLIENT: (asked,)},
+        read=(Role.ASSEMBLER,),
+        queue=COMMAND_QUEUE,
+        replies=(reply, m.ErrorInfo),
+    )
+
+
+_LETTERS: Final = (
+    _letter_command(
+        "listLetters",
+        LIST_LETTERS,
+        "Lists dead letters, a page at a time.",
+        m.ListLetters,
+        m.LetterPage,
+    ),
+    _letter_command(
+        "showLetter", SHOW_LETTER, "Shows one dead letter.", m.ShowLetter, m.LetterShown
+    ),
+    _letter_command(
+        "requeueLetter",
+        REQUEUE_LETTER,
+        "Submits the request of a dead letter again; answered when it is stored.",
+        m.RequeueLetter,
+        m.LetterRequeued,
+    ),
+    _letter_command(
+        "dropLetter", DROP_LETTER, "Removes a dead letter.", m.DropLetter, m.LetterDropped
+    ),
+)
+
+CHANNELS: Final[tuple[Channel, ...]] = _WORK + _FACTS + _CORE + _LETTERS
 
 #: Every message that travels, each once, in the order of the channels.
 MESSAGES: Final[tuple[Message, ...]] = tuple(

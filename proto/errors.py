@@ -165,6 +165,25 @@ class PlanContested(SkelgraphError):
     retryable = True
 
 
+class LetterNotFound(SkelgraphError):
+    """There is no such dead letter."""
+
+    code = "letter_not_found"
+
+
+class RequestOpen(SkelgraphError):
+    """The request is still being answered."""
+
+    code = "request_open"
+    retryable = True
+
+
+class RequestGone(SkelgraphError):
+    """The request is no longer kept, so it cannot be submitted again."""
+
+    code = "request_gone"
+
+
 class NodeGaveUp(SkelgraphError):
     """A node failed on its last attempt."""
 

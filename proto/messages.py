@@ -130,6 +130,11 @@ class SubmitRequest(Sent):
     on_failure: Literal["direct", "fail"] = Field(
         "direct", description="when a node fails for good: answer directly, or fail"
     )
+    requeued_from: RequestId | None = Field(
+        None,
+        description="the request with dead letters that this one does again",
+        exclude_if=lambda value: value is None,  # planners of an older version do not know it
+    )
 
 
 class CancelRequest(Sent):
@@ -328,15 +333,135 @@ Fact = Annotated[
 ]
 
 
+class FailedAttempt(Passed):
+    """One attempt at a node that has a dead letter."""
+
+    attempt: Attempt
+    pool: Pool
+    endpoint: str
+    worker: str
+    error: ErrorInfo
+    failed_at: float = Field(description="when NATS stored the failure")
+
+
 class DeadLetter(Passed):
-    """A node that failed for good, with the work as it was last released."""
+    """A node that failed for good, with all that is needed to see why and to do it again."""
 
     type: Literal["DeadLetter"] = "DeadLetter"
     request: RequestId
     node: NodeId
     attempts: int
-    error: ErrorInfo
-    work: DecodeNode
+    error: ErrorInfo = Field(description="of the last attempt")
+    work: DecodeNode = Field(
+        description="as it was last released; without its texts if the letter were too large"
+    )
+    history: tuple[FailedAttempt, ...] = Field((), description="each attempt, in order")
+    submitted: SubmitRequest | None = Field(None, description="the request as it was submitted")
+
+
+# --- dead letters: commands and replies -----------------------------------------------
+
+#: Stands for a question or summary that was not asked for.
+WITHHELD = "…"
+MAX_LETTERS = 200
+
+
+class ListLetters(Sent):
+    """Ask for dead letters, oldest first."""
+
+    type: Literal["ListLetters"] = "ListLetters"
+    request: RequestId | None = Field(None, description="only those of this request")
+    code: str | None = Field(None, max_length=64, description="only those of this error code")
+    since: float | None = Field(
+        None, ge=0, le=1e11, description="only those stored since, in seconds since the epoch"
+    )
+    after: int = Field(0, ge=0, description="go on after this place: `next` of the last page")
+    limit: int = Field(50, ge=1, le=MAX_LETTERS, description="most letters of one page")
+
+
+class LetterSummary(Passed):
+    """A dead letter in a line: no text of the question, the plan or an answer."""
+
+    request: RequestId
+    node: NodeId
+    attempts: int
+    pool: Pool = Field(description="of the last attempt")
+    code: str
+    message: str = Field(description="what the last attempt's error says, at most 300 characters")
+    died_at: float = Field(description="when NATS stored the letter")
+
+
+class LetterPage(Passed):
+    """Reply to `ListLetters`."""
+
+    type: Literal["LetterPage"] = "LetterPage"
+    letters: tuple[LetterSummary, ...]
+    next: int | None = Field(
+        None,
+        description="`after` of the next page; null at the end. A page with a `next` may be short"
+        " or empty: then the filter left little of what was read for it",
+    )
+
+
+class ShowLetter(Sent):
+    """Ask for one dead letter."""
+
+    type: Literal["ShowLetter"] = "ShowLetter"
+    request: RequestId
+    node: NodeId
+    text: bool = Field(False, description="with question, plan and texts, which are personal")
+
+
+class LetterShown(Passed):
+    """Reply to `ShowLetter`."""
+
+    type: Literal["LetterShown"] = "LetterShown"
+    letter: DeadLetter = Field(
+        description=f"without `text`, question and summary are `{WITHHELD}`, plan and texts empty"
+    )
+    died_at: float = Field(description="when NATS stored the letter")
+    request_state: Literal["open", "answered", "fell_back", "failed", "gone"] = Field(
+        description="what became of the request; gone: its facts are no longer kept"
+    )
+    end_code: str | None = Field(None, description="error code of the request's end, if it failed")
+
+
+class RequeueLetter(Sent):
+    """Ask that the request of a dead letter be done again, as a new request.
+
+    All letters of the request are done with by that.
+    """
+
+    type: Literal["RequeueLetter"] = "RequeueLetter"
+    request: RequestId
+    node: NodeId
+
+
+class LetterRequeued(Passed):
+    """Reply to `RequeueLetter`: the new request is stored, the letters are removed."""
+
+    type: Literal["LetterRequeued"] = "LetterRequeued"
+    request: RequestId
+    node: NodeId
+    requeued_as: RequestId = Field(description="the new request, the same however often asked")
+    outcome: Literal["requeued", "already_requeued"]
+
+
+class DropLetter(Sent):
+    """Ask that a dead letter be removed."""
+
+    type: Literal["DropLetter"] = "DropLetter"
+    request: RequestId
+    node: NodeId
+
+
+class LetterDropped(Passed):
+    """Reply to `DropLetter`."""
+
+    type: Literal["LetterDropped"] = "LetterDropped"
+    request: RequestId
+    node: NodeId
+    outcome: Literal["dropped", "unknown"]
 
 
 # --- previews: core NATS --------------------------------------------------------------

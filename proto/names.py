@@ -8,6 +8,7 @@ side by side on one NATS. Tokens never hold user text: a request id is checked b
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 import zlib
@@ -94,6 +95,11 @@ def check_request_id(request: str) -> str:
     return request
 
 
+def requeued_id(request: str) -> str:
+    """Return the id under which the dead letters of `request` are requeued: always the same."""
+    return hashlib.sha256(f"requeue {request}".encode()).hexdigest()[:16]
+
+
 def partition_of(request: str, partitions: int) -> int:
     """Return the partition, `0 … partitions - 1`, that owns `request`."""
     return zlib.crc32(request.encode()) % partitions
@@ -151,6 +157,11 @@ class Subjects:
         return f"{PREFIX}.dead.{request}.{node}"
 
     @staticmethod
+    def dead_of(request: str) -> str:
+        """All dead letters of one request."""
+        return f"{PREFIX}.dead.{request}.*"
+
+    @staticmethod
     def live(request: str, node: int) -> str:
         """Previews of one node on core NATS: nothing waits for them, nothing stores them."""
         return f"{PREFIX}.live.{request}.{node}"
@@ -206,6 +217,13 @@ class Subjects:
 ANY_CANCEL: Final = f"{PREFIX}.cancel.*"
 ANY_STOP: Final = f"{PREFIX}.stop.*"
 
+#: Commands on dead letters (request-reply); not below `dead`, whose stream would take them.
+LIST_LETTERS: Final = f"{PREFIX}.letter.list"
+SHOW_LETTER: Final = f"{PREFIX}.letter.show"
+REQUEUE_LETTER: Final = f"{PREFIX}.letter.requeue"
+DROP_LETTER: Final = f"{PREFIX}.letter.drop"
+ANY_LETTER: Final = f"{PREFIX}.letter.*"
+
 
 def request_of(subject: str) -> str:
     """Return the request id in a `request`, `cancel`, `stop` or `live` subject."""
@@ -214,12 +232,17 @@ def request_of(subject: str) -> str:
 
 __all__ = [
     "ANY_CANCEL",
+    "ANY_LETTER",
     "ANY_STOP",
     "COMMAND_QUEUE",
     "DIRECT_NODE",
+    "DROP_LETTER",
+    "LIST_LETTERS",
     "PIN_GROUP",
     "PLANNER_CONSUMER",
     "PREFIX",
+    "REQUEUE_LETTER",
+    "SHOW_LETTER",
     "STREAM_SUBJECTS",
     "Band",
     "Header",
@@ -234,4 +257,5 @@ __all__ = [
     "partition_consumer_filter",
     "partition_of",
     "request_of",
+    "requeued_id",
 ]

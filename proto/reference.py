@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from proto.asyncapi import first_line
-from proto.channels import CHANNELS, MESSAGES, Channel
+from proto.channels import CHANNELS, MESSAGES, Channel, Message
 from proto.codec import MAX_REQUEST_BYTES
 from proto.errors import SkelgraphError, all_errors
 from proto.names import STREAM_SUBJECTS
@@ -64,7 +64,9 @@ def messages_markdown(schemas: Mapping[str, Json]) -> str:
 
 
 def _row(channel: Channel) -> tuple[str, ...]:
-    messages = ", ".join(f"[{one.__name__}](#{one.__name__.lower()})" for one in channel.messages)
+    messages = _links(channel.messages)
+    if channel.replies:
+        messages += f" → {_links(channel.replies)}"
     stream = f"`{channel.stream}`" if channel.stream else "– (core NATS)"
     return (
         f"`{channel.address}`",
@@ -73,6 +75,10 @@ def _row(channel: Channel) -> tuple[str, ...]:
         ", ".join(channel.read),
         stream,
     )
+
+
+def _links(messages: Iterable[Message]) -> str:
+    return ", ".join(f"[{one.__name__}](#{one.__name__.lower()})" for one in messages)
 
 
 def _errors() -> Iterable[tuple[str, ...]]:

@@ -70,6 +70,10 @@ class Terminal:
         status = self._child.exitstatus
         return status if status is not None else -(self._child.signalstatus or 0)
 
+    def enter(self, line: str) -> None:
+        """Type a line."""
+        self._child.sendline(line)
+
     def interrupt(self) -> None:
         """Press Ctrl-C."""
         self._child.sendintr()

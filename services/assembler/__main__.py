@@ -7,11 +7,11 @@ import sys
 
 from pydantic import Field
 
-from proto.names import ANY_CANCEL, COMMAND_QUEUE
+from proto.names import ANY_CANCEL, ANY_LETTER, COMMAND_QUEUE
 from services.assembler.graph import RetryPolicy
 from services.assembler.ledger import Ledger
 from services.assembler.partition import Partition
-from services.assembler.service import Commands
+from services.assembler.service import Commands, LetterCommands
 from services.runtime.clock import ServerClock
 from services.runtime.facts import EventLog
 from services.runtime.lifecycle import Process, run
@@ -46,6 +46,7 @@ async def serve(process: Process) -> None:
     process.spawn(marks.run(), "event marks")
     responder = Responder(connection, COMMAND_QUEUE, process.fail)
     await responder.answer(ANY_CANCEL, Commands(ledger).cancel)
+    await responder.answer(ANY_LETTER, LetterCommands(ledger).handle)
     clock = ServerClock()
     await clock.sync(connection)
     policy = RetryPolicy(settings.max_attempts, settings.escalate_after, settings.backoff_s)

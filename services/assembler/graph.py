@@ -14,6 +14,7 @@ from proto.messages import (
     DecodeNode,
     ErrorInfo,
     Fact,
+    FailedAttempt,
     NodeDecoded,
     NodeFailed,
     NodePlanned,
@@ -22,6 +23,7 @@ from proto.messages import (
     PlanCompleted,
     RequestAccepted,
     ResolvedMode,
+    SubmitRequest,
 )
 from proto.names import DIRECT_NODE, Band, Pool
 
@@ -63,8 +65,13 @@ class Dead:
     """A node that failed for good."""
 
     work: DecodeNode
-    attempts: int
-    error: ErrorInfo
+    history: tuple[FailedAttempt, ...]
+    submitted: SubmitRequest
+
+    @property
+    def error(self) -> ErrorInfo:
+        """Why its last attempt failed."""
+        return self.history[-1].error
 
 
 def key_of(fact: Fact) -> Key:
@@ -161,11 +168,12 @@ class Graph:
         self._released.update((release.work.node.id, release.work.attempt) for release in due)
         return due
 
-    def deaths(self) -> list[Dead]:
-        """Return the nodes that have died since the last call."""
+    def deaths(self, only: int | None = None) -> list[Dead]:
+        """Return the nodes that have died since the last call, or only this one if it has."""
         if self.accepted is None:
             return []
-        dead = [node for node in self.failures if self.is_dead(node) and node not in self._buried]
+        looked_at = self.failures if only is None else self.failures.keys() & {only}
+        dead = [node for node in looked_at if self.is_dead(node) and node not in self._buried]
         self._buried.update(dead)
         return [self._death(node) for node in dead]
 
@@ -318,7 +326,18 @@ class Graph:
         return failures[max(failures)] if failures else None
 
     def _death(self, node: int) -> Dead:
-        last = self._last_failure(node)
-        if last is None:
+        if self.accepted is None or node not in self.failures:
             raise ValueError(f"node {node} of {self.request} has not failed")
-        return Dead(self._work(node, last.attempt), len(self.failures[node]), last.error)
+        history = tuple(self._attempt(self.failures[node][n]) for n in sorted(self.failures[node]))
+        work = self._work(node, history[-1].attempt)
+        return Dead(work, history, self.accepted.submitted)
+
+    def _attempt(self, failed: NodeFailed) -> FailedAttempt:
+        return FailedAttempt(
+            attempt=failed.attempt,
+            pool=failed.pool,
+            endpoint=failed.endpoint,
+            worker=failed.worker,
+            error=failed.error,
+            failed_at=self.stored_at[key_of(failed)],
+        )

@@ -73,9 +73,11 @@ class Ledger:
         letter = DeadLetter(
             request=work.request,
             node=work.node.id,
-            attempts=dead.attempts,
+            attempts=len(dead.history),
             error=dead.error,
             work=work,
+            history=dead.history,
+            submitted=dead.submitted,
         )
         subject = Subjects.dead(work.request, work.node.id)
         try:
@@ -88,7 +90,7 @@ class Ledger:
             "node_died",
             request=work.request,
             node=work.node.id,
-            attempts=dead.attempts,
+            attempts=len(dead.history),
             code=dead.error.code,
         )
 

@@ -21,6 +21,7 @@ from proto.messages import (
     End,
     ErrorInfo,
     Fact,
+    NodeFailed,
     RequestAccepted,
     RequestFailed,
     SkeletonDrafted,
@@ -42,8 +43,13 @@ CREDIT: Final = 1024
 PULL_EXPIRES_S: Final = 1.0
 #: What is at hand when the process is to stop may take this long.
 DRAIN_S: Final = 2.0
+#: An end waits so long for dead letters under way, that who sees it finds them; no longer,
+#: as a deadline must hold although no letter can be stored.
+BURIAL_S: Final = 2.0
 #: Ended requests whose late events are recognised without a read.
 REMEMBERED: Final = 20_000
+#: What storing a dead letter is called among the effects.
+BURY: Final = "bury"
 
 
 class OpenRequest:
@@ -56,7 +62,12 @@ class OpenRequest:
         self.accepted: Delivery | None = None
         self.headers: dict[str, str] = {}
         self.deadline: asyncio.TimerHandle | None = None
-        self.effects: set[asyncio.Task[None]] = set()
+        #: What is being stored, each with what it is: `release`, `stop`, `bury`, `end`.
+        self.effects: dict[asyncio.Task[None], str] = {}
+
+    def under_way(self, what: str) -> list[asyncio.Task[None]]:
+        """Return the effects of one kind that are being stored."""
+        return [task for task, kind in self.effects.items() if kind == what]
 
 
 class Partition:
@@ -172,8 +183,8 @@ class Partition:
 
     async def _take(self, delivery: Delivery, fact: Fact) -> bool:
         """Fold a fact and store what follows; return whether its event is held further."""
-        if fact.request in self._ended:
-            return False
+        if fact.request in self._ended and not isinstance(fact, NodeFailed):
+            return False  # a failure may want a letter that an earlier owner has not stored
         open_request = self._open_request(fact)
         if open_request is None:
             return False
@@ -185,8 +196,9 @@ class Partition:
             self._clock.saw(delivery.stored_at)
             open_request.headers = delivery.trace or open_request.headers
             before = set(open_request.effects)
+            self._bury(open_request, fact)
             self._follow_up(open_request)
-            effects = open_request.effects - before if new else set(open_request.effects)
+            effects = open_request.effects.keys() - before if new else set(open_request.effects)
         await _all_stored(effects, open_request)
         if open_request.graph.ended:
             await self._close(open_request)
@@ -221,21 +233,26 @@ class Partition:
             log.info("request_recovered", request=request, facts=len(stored))
         open_request.recovered = True
 
+    def _bury(self, open_request: OpenRequest, fact: Fact) -> None:
+        """Start the dead letters; of an ended request only that of which this event tells."""
+        graph = open_request.graph
+        only = fact.node if graph.ended and isinstance(fact, NodeFailed) else None
+        for dead in graph.deaths(only) if only is not None or not graph.ended else ():
+            self._start(open_request, self._ledger.bury(dead, open_request.headers), BURY)
+
     def _follow_up(self, open_request: OpenRequest) -> None:
         """Start all that follows from the graph as it is now."""
-        graph, headers = open_request.graph, open_request.headers
+        graph = open_request.graph
         if graph.ended:
             return
         self._set_deadline(open_request)
         superfluous = tuple(graph.superfluous())
-        if superfluous and self._first_time(open_request, "stop"):
+        if superfluous and not open_request.under_way("stop"):
             self._start(open_request, self._ledger.stop(graph.request, superfluous), "stop")
-        for dead in graph.deaths():
-            self._start(open_request, self._ledger.bury(dead, headers), "bury")
         for release in graph.releases():
             self._start(open_request, self._release(release, open_request), "release")
         end = end_of(graph, self._clock.now())
-        if end and self._first_time(open_request, "end"):
+        if end and not open_request.under_way("end"):
             self._start(open_request, self._end(end, open_request), "end")
 
     async def _release(self, release: Release, open_request: OpenRequest) -> None:
@@ -246,9 +263,8 @@ class Partition:
             await self._end(end, open_request)
 
     async def _end(self, end: End, open_request: OpenRequest) -> None:
-        burials = [task for task in open_request.effects if task.get_name().startswith("bury ")]
-        if burials:  # a letter that is under way is stored before the end
-            await asyncio.wait(burials)
+        if burials := open_request.under_way(BURY):
+            await asyncio.wait(burials, timeout=BURIAL_S)
         if not await self._ledger.end(end, open_request.headers):
             # Somebody else's end stands, and its event may have gone to an earlier owner.
             open_request.graph.ended = True
@@ -270,17 +286,12 @@ class Partition:
         end = failure(open_request.graph, ErrorInfo.of(late))
         self._start(open_request, self._end(end, open_request), "deadline")
 
-    def _first_time(self, open_request: OpenRequest, what: str) -> bool:
-        """Whether no such effect is under way; the end's own event closes the request."""
-        name = f"{what} {open_request.graph.request}"
-        return all(task.get_name() != name for task in open_request.effects)
-
     def _start(
         self, open_request: OpenRequest, effect: Coroutine[object, object, None], what: str
     ) -> None:
         task = asyncio.create_task(effect, name=f"{what} {open_request.graph.request}")
-        open_request.effects.add(task)
-        task.add_done_callback(open_request.effects.discard)
+        open_request.effects[task] = what
+        task.add_done_callback(open_request.effects.pop)
         task.add_done_callback(self._effect_done)
 
     def _effect_done(self, task: asyncio.Task[None]) -> None:
@@ -297,14 +308,16 @@ class Partition:
         return True
 
     async def _close(self, open_request: OpenRequest) -> None:
-        """The end is stored: unqueue what is left, let the accepted event go, forget."""
+        """The end is stored: once the letters are, unqueue the rest, ack `accepted`, forget."""
         graph = open_request.graph
+        if burials := open_request.under_way(BURY):
+            await asyncio.wait(burials)
         if self._open.pop(graph.request, None) is None:
             return
         self._remember(graph.request)
         if open_request.deadline:
             open_request.deadline.cancel()
-        for effect in open_request.effects - {asyncio.current_task()}:
+        for effect in open_request.effects.keys() - {asyncio.current_task()}:
             effect.cancel()
         if open_request.accepted:
             await open_request.accepted.ack()

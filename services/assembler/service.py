@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from nats.aio.msg import Msg
+from pydantic import BaseModel
 
+from proto import names
 from proto.codec import decode, encode
-from proto.errors import Cancelled, SkelgraphError
-from proto.messages import CancelOutcome, CancelRequest, ErrorInfo, RequestFailed
+from proto.errors import Cancelled, InvalidRequest, SkelgraphError
+from proto.messages import (
+    CancelOutcome,
+    CancelRequest,
+    DropLetter,
+    ErrorInfo,
+    ListLetters,
+    RequestFailed,
+    RequeueLetter,
+    ShowLetter,
+)
 from proto.names import check_request_id, request_of
 from services.assembler.ledger import Ledger
+from services.assembler.letters import Letters
 
 
 class Commands:
@@ -51,3 +63,34 @@ class Commands:
         # The queue before the facts: a planner stores a fact before it leaves the queue.
         queued = await self._ledger.is_queued(request)
         return queued or bool(await self._ledger.events.read(request))
+
+
+class LetterCommands:
+    """Answers the commands on dead letters.
+
+    Args:
+        ledger: what an assembler reads and stores with.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._letters = Letters(ledger)
+
+    async def handle(self, message: Msg) -> bytes:
+        """Do what is asked and return the reply: an `ErrorInfo` if it cannot be done."""
+        try:
+            return encode(await self._answer(message.subject, message.data or b"{}"))
+        except SkelgraphError as error:
+            return encode(ErrorInfo.of(error))
+
+    async def _answer(self, subject: str, data: bytes) -> BaseModel:
+        match subject:
+            case names.LIST_LETTERS:
+                return await self._letters.page(decode(ListLetters, data))
+            case names.SHOW_LETTER:
+                return await self._letters.show(decode(ShowLetter, data))
+            case names.REQUEUE_LETTER:
+                return await self._letters.requeue(decode(RequeueLetter, data))
+            case names.DROP_LETTER:
+                return await self._letters.drop(decode(DropLetter, data))
+            case _:
+                raise InvalidRequest("list, show, requeue and drop are known", field="subject")

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import nats.errors
-import orjson
 import structlog
 from nats.aio.msg import Msg
 
@@ -27,12 +26,12 @@ from proto.messages import (
 )
 from proto.names import Stream, Subjects
 from services.runtime.clock import epoch
-from services.runtime.connection import Connection
+from services.runtime.connection import Connection, Json
+from services.runtime.direct import READ_TIMEOUT_S, direct_get
 from services.runtime.publisher import DurablePublisher, Outcome
 
 log = structlog.get_logger()
 
-READ_TIMEOUT_S: Final = 2.0
 READ_TRIES: Final = 5
 #: Pause before a fact is offered again to a full log.
 FULL_PAUSE_S: Final = 1.0
@@ -132,34 +131,12 @@ class EventLog:
             QueueUnavailable: no complete answer.
         """
         for _ in range(READ_TRIES):
-            messages, reached = await self._multi_get(self.subjects.facts_of(request))
-            if reached >= up_to_seq:
+            query: Json = {"multi_last": [self.subjects.facts_of(request)]}
+            messages, ending = await direct_get(self._connection, Stream.EVENTS, query)
+            if _reached(ending) >= up_to_seq:
                 facts = [stored for message in messages if (stored := _stored_fact(message))]
                 return sorted(facts, key=lambda stored: stored.stream_seq)
         raise QueueUnavailable(f"{Stream.EVENTS}: replicas lag behind message {up_to_seq}")
-
-    async def _multi_get(self, subject: str) -> tuple[list[Msg], int]:
-        """Read the last message of each subject that matches; see NATS ADR-31."""
-        nc = self._connection.nc
-        inbox = nc.new_inbox()
-        subscription = await nc.subscribe(inbox)
-        try:
-            query = orjson.dumps({"multi_last": [subject]})
-            await nc.publish(f"$JS.API.DIRECT.GET.{Stream.EVENTS}", query, reply=inbox)
-            messages: list[Msg] = []
-            while True:
-                message = await subscription.next_msg(timeout=READ_TIMEOUT_S)
-                status = (message.headers or {}).get("Status")
-                if status is None:
-                    messages.append(message)
-                elif status in {"204", "404"}:
-                    return messages, _reached(message)
-                else:
-                    raise QueueUnavailable(f"{subject}: status {status}")
-        except (nats.errors.Error, TimeoutError) as error:
-            raise QueueUnavailable(f"{subject}: {str(error) or 'no answer'}") from error
-        finally:
-            await subscription.unsubscribe()
 
 
 def _reached(end_of_batch: Msg) -> int:

@@ -168,13 +168,24 @@ def test_a_dead_node_is_buried_once_and_the_answer_is_direct(retryable: bool) ->
     deaths = [failed(1, attempt, retryable=retryable) for attempt in range(1, attempts + 1)]
     graph = folded(accepted(), planned(1), planned(2), plan([1, 2]), *deaths)
     (dead,) = graph.deaths()
-    assert (dead.work.node.id, dead.attempts) == (1, attempts)
+    assert dead.work.node.id == 1
+    assert [one.attempt for one in dead.history] == list(range(1, attempts + 1))
+    assert [one.failed_at for one in dead.history] == [1005.0 + n for n in range(attempts)]
+    assert (dead.error, dead.submitted) == (deaths[-1].error, accepted().submitted)
     assert graph.deaths() == []
     assert (DIRECT_NODE, 1) in released(graph)
     graph.fold(decoded(DIRECT_NODE), 9.0)
     end = end_of(graph, NOW)
     assert isinstance(end, AnswerAssembled)
     assert end.fallback
+
+
+def test_a_node_can_be_buried_without_the_others() -> None:
+    deaths = [failed(1, retryable=False), failed(2, retryable=False)]
+    graph = folded(accepted(), planned(1), planned(2), planned(3), *deaths)
+    assert [dead.work.node.id for dead in graph.deaths(2)] == [2]
+    assert graph.deaths(3) == []
+    assert [dead.work.node.id for dead in graph.deaths()] == [1]
 
 
 def test_a_request_that_wants_no_fallback_fails_after_its_siblings_are_done() -> None:

@@ -42,6 +42,11 @@ from proto.messages import (
     TokensDecoded,
 )
 from proto.names import (
+    ANY_LETTER,
+    DROP_LETTER,
+    LIST_LETTERS,
+    REQUEUE_LETTER,
+    SHOW_LETTER,
     STREAM_SUBJECTS,
     Band,
     Pool,
@@ -53,6 +58,7 @@ from proto.names import (
     partition_consumer_filter,
     partition_of,
     request_of,
+    requeued_id,
 )
 from skelgraph.local import errors as local_errors
 from tests.unit.generated import FEW, built, built_one_of
@@ -263,6 +269,7 @@ def test_one_request_never_reads_another_ones_subjects(
         Subjects.facts_of(request),
         Subjects.nodes_of(request),
         Subjects.live_of(request),
+        Subjects.dead_of(request),
     )
     seen = [
         subject
@@ -281,6 +288,25 @@ def test_request_is_found_again_in_its_subjects(request: str, node: int) -> None
         Subjects.live(request, node),
     ):
         assert request_of(subject) == request
+
+
+def test_requeued_requests_have_ids_that_are_valid_and_known_beforehand() -> None:
+    assert requeued_id("r1") == requeued_id("r1") == check_request_id(requeued_id("r1"))
+    assert (
+        len({"r1", "r2", requeued_id("r1"), requeued_id("r2"), requeued_id(requeued_id("r1"))}) == 5
+    )
+
+
+def test_commands_on_letters_are_not_taken_for_letters() -> None:
+    for subject in (LIST_LETTERS, SHOW_LETTER, REQUEUE_LETTER, DROP_LETTER):
+        assert _matches(ANY_LETTER, subject)
+        assert not any(_matches(subjects, subject) for subjects in STREAM_SUBJECTS.values())
+
+
+def test_a_request_that_is_no_requeue_is_understood_by_older_planners() -> None:
+    assert b"requeued_from" not in encode(SubmitRequest(question="?"))
+    requeued = SubmitRequest(question="?", requeued_from="r1")
+    assert decode(SubmitRequest, encode(requeued)) == requeued
 
 
 def test_partition_of_a_request_is_the_same_in_every_release() -> None:
@@ -343,6 +369,9 @@ RETRYABLE = {
     "plan_rejected": False,
     "node_gave_up": False,
     "worker_lost": True,
+    "letter_not_found": False,
+    "request_open": True,
+    "request_gone": False,
 }
 
 
