@@ -202,7 +202,7 @@ class Client:
     async def _asked(self, subject: str, command: bytes) -> Msg:
         for _ in range(CANCEL_TRIES):
             try:
-                return await self.connection.nc.request(subject, command, timeout=CANCEL_TIMEOUT_S)
+                return await self.connection.request(subject, command, timeout_s=CANCEL_TIMEOUT_S)
             except nats.errors.NoRespondersError:
                 raise QueueUnavailable("no assembler is running") from None
             except (nats.errors.Error, TimeoutError):

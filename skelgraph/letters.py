@@ -127,7 +127,7 @@ class Letters:
     async def _reply(self, subject: str, command: bytes) -> Msg:
         for _ in range(TRIES):
             try:
-                return await self._connection.nc.request(subject, command, timeout=TIMEOUT_S)
+                return await self._connection.request(subject, command, timeout_s=TIMEOUT_S)
             except nats.errors.NoRespondersError:
                 raise QueueUnavailable("no assembler is running") from None
             except (nats.errors.Error, TimeoutError) as error:

@@ -152,6 +152,18 @@ class Connection:
             subject, queue=queue, cb=on_message, pending_msgs_limit=0, pending_bytes_limit=0
         )
 
+    async def request(self, subject: str, data: bytes = b"", *, timeout_s: float) -> Msg:
+        """Ask whoever answers on `subject` and return the reply.
+
+        Raises:
+            nats.errors.NoRespondersError: nobody listens there.
+            nats.errors.Error, TimeoutError: no answer in time.
+        """
+        # Not nats-py's own time limit: before Python 3.12 `asyncio.wait_for` swallows a cancel
+        # that meets the answer, and the cancelled task goes on for ever (ADR 0005).
+        async with asyncio.timeout(timeout_s):
+            return await self.nc.request(subject, data, timeout=None)  # type: ignore[arg-type]
+
     async def api(self, subject: str, payload: Json | None = None) -> Json:
         """Ask the JetStream API.
 
@@ -161,7 +173,7 @@ class Connection:
         """
         body = orjson.dumps(payload) if payload is not None else b""
         try:
-            reply = await self.nc.request(f"$JS.API.{subject}", body, timeout=API_TIMEOUT_S)
+            reply = await self.request(f"$JS.API.{subject}", body, timeout_s=API_TIMEOUT_S)
         except (nats.errors.Error, TimeoutError) as error:
             raise QueueUnavailable(f"$JS.API.{subject}: {error}") from error
         answer: Json = orjson.loads(reply.data)
@@ -234,7 +246,7 @@ class Connection:
 
     async def _answers(self) -> bool:
         try:
-            await self.nc.request("$JS.API.INFO", b"", timeout=WATCH_TIMEOUT_S)
+            await self.request("$JS.API.INFO", timeout_s=WATCH_TIMEOUT_S)
         except nats.errors.NoRespondersError:
             return True  # the server is there, JetStream is not yet
         except (nats.errors.Error, TimeoutError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 import nats.errors
@@ -33,7 +34,8 @@ async def direct_get(connection: Connection, stream: Stream, query: Json) -> tup
         await nc.publish(f"$JS.API.DIRECT.GET.{stream}", orjson.dumps(query), reply=inbox)
         messages: list[Msg] = []
         while True:
-            message = await subscription.next_msg(timeout=READ_TIMEOUT_S)
+            async with asyncio.timeout(READ_TIMEOUT_S):  # as in `Connection.request`
+                message = await subscription.next_msg(timeout=None)
             status = (message.headers or {}).get("Status")
             if status is None:
                 messages.append(message)

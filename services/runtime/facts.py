@@ -112,8 +112,8 @@ class EventLog:
         """
         subject = self.subjects.end(request)
         try:
-            reply = await self._connection.nc.request(
-                f"$JS.API.DIRECT.GET.{Stream.EVENTS}.{subject}", b"", timeout=READ_TIMEOUT_S
+            reply = await self._connection.request(
+                f"$JS.API.DIRECT.GET.{Stream.EVENTS}.{subject}", timeout_s=READ_TIMEOUT_S
             )
         except (nats.errors.Error, TimeoutError) as error:
             raise QueueUnavailable(f"{subject}: {error}") from error

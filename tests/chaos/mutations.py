@@ -53,6 +53,7 @@ MUTATIONS: Final = (
         argv=(
             *("--only", f"{_KILLS},freeze_worker,freeze_planner,engine_slow,engine_pool_error"),
             *("--faults-per-minute", "90", "--requests", "200", "--backoff-s", "1.5"),
+            *("--deadline-s", "90"),
         ),
         expected=(),
     ),
@@ -165,6 +166,8 @@ def _run(root: Path, mutation: Mutation) -> Outcome:
     caught = bool(audit) and any(name in found for name in mutation.expected)
     if not mutation.expected:
         caught = done.returncode == 0
+    if not caught:
+        print(done.stdout, file=sys.stderr)
     return Outcome(mutation, done.returncode, found, caught)
 
 
