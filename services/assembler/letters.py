@@ -14,6 +14,7 @@ from nats.aio.msg import Msg
 
 from proto.codec import decode, encode
 from proto.errors import (
+    Busy,
     LetterNotFound,
     MalformedMessage,
     QueueUnavailable,
@@ -40,6 +41,7 @@ from services.assembler.letter_view import StoredLetter, shown, state_of, summar
 from services.runtime.clock import epoch
 from services.runtime.connection import ApiError, Json
 from services.runtime.direct import direct_get
+from services.runtime.load import read_load
 
 log = structlog.get_logger()
 
@@ -47,6 +49,9 @@ log = structlog.get_logger()
 BATCH_BYTES: Final = 8 * 1024**2
 #: Letters that are looked at for one page; a filter may leave fewer of them.
 MAX_READ: Final = 2_000
+#: Planners refuse no requeued request; so none is submitted to streams that are this full.
+FULL_SHARE: Final = 0.9
+FULL_RETRY_S: Final = 30.0
 #: How long NATS may take to store the new request.
 SUBMIT_TIMEOUT_S: Final = 5.0
 
@@ -98,7 +103,7 @@ class Letters:
             LetterNotFound: there is no such letter, and its request was not requeued.
             RequestOpen: its request may still be answered.
             RequestGone: nothing tells any more what was asked.
-            Busy: the queue of requests is full.
+            Busy: the queue of requests is full, or another stream nearly so.
             QueueUnavailable: NATS does not answer.
         """
         new = requeued_id(ask.request)
@@ -138,6 +143,7 @@ class Letters:
         submitted = stored.letter.submitted or (accepted.submitted if accepted else None)
         if submitted is None:
             raise RequestGone(f"{request}: the letter does not hold it, and its facts are too old")
+        await self._check_room()
         again: SubmitRequest = submitted.model_copy(update={"requeued_from": request})
         await self._ledger.publisher.publish(
             Subjects.request(new),
@@ -145,6 +151,12 @@ class Letters:
             headers=stored.trace,
             timeout_s=SUBMIT_TIMEOUT_S,
         )
+
+    async def _check_room(self) -> None:
+        load = await read_load(self._connection)
+        share = max(load.events_share, load.nodes_share)
+        if share >= FULL_SHARE:
+            raise Busy(f"the streams are {share:.0%} full", retry_after_s=FULL_RETRY_S)
 
     async def _is_known(self, request: str) -> bool:
         # The queue before the facts: a planner stores a fact before it leaves the queue.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Final
+
 from nats.aio.msg import Msg
 from pydantic import BaseModel
 
@@ -21,6 +24,9 @@ from proto.messages import (
 from proto.names import check_request_id, request_of
 from services.assembler.ledger import Ledger
 from services.assembler.letters import Letters
+
+#: Commands on dead letters that an assembler works on at once.
+MOST_LETTER_COMMANDS: Final = 4
 
 
 class Commands:
@@ -66,7 +72,7 @@ class Commands:
 
 
 class LetterCommands:
-    """Answers the commands on dead letters.
+    """Answers the commands on dead letters, a few at once: a page is read from megabytes.
 
     Args:
         ledger: what an assembler reads and stores with.
@@ -74,11 +80,13 @@ class LetterCommands:
 
     def __init__(self, ledger: Ledger) -> None:
         self._letters = Letters(ledger)
+        self._room = asyncio.Semaphore(MOST_LETTER_COMMANDS)
 
     async def handle(self, message: Msg) -> bytes:
         """Do what is asked and return the reply: an `ErrorInfo` if it cannot be done."""
         try:
-            return encode(await self._answer(message.subject, message.data or b"{}"))
+            async with self._room:
+                return encode(await self._answer(message.subject, message.data or b"{}"))
         except SkelgraphError as error:
             return encode(ErrorInfo.of(error))
 

@@ -188,8 +188,10 @@ class Planner:
         submitted = decode(SubmitRequest, delivery.data)
         if delivery.times > MAX_DELIVERIES:
             raise WorkerLost(f"{delivery.times} deliveries")
-        # One that comes again may have been accepted, and then it is never refused.
-        if delivery.times == 1 and (busy := self._admission.refusal()):
+        # One that comes again may have been accepted, and then it is never refused; nor is one
+        # that an operator requeued: it was accepted once, and its dead letters are gone.
+        first = delivery.times == 1 and submitted.requeued_from is None
+        if first and (busy := self._admission.refusal()):
             raise busy
         return submitted
 

@@ -44,7 +44,7 @@ from services.runtime.streams import StreamLimits, provision
 from skelgraph.letters import LetterId, Letters, Wanted
 from tests.conftest import ACK_WAIT_S, PARTITIONS, Runtime
 from tests.facts import accepted, decoded, failed, plan, planned
-from tests.processes import Services, end_of
+from tests.processes import Services, end_of, submit, until_fact
 
 
 @pytest.fixture
@@ -53,14 +53,14 @@ async def services(runtime: Runtime, tmp_path: Path) -> AsyncIterator[Services]:
         yield Services(stack, runtime, tmp_path / "logs")
 
 
-async def die(runtime: Runtime, deadline_s: float = 600) -> None:
+async def die(runtime: Runtime, deadline_s: float = 600, request: str = "r1") -> None:
     """A request whose node 1 fails for good, while its direct answer is waited for."""
     clock = ServerClock()
     await clock.sync(runtime.connection)
     told: list[Fact] = [
-        accepted(at=clock.now(), deadline_s=deadline_s),
-        planned(1),
-        failed(1, retryable=False),
+        accepted(request, at=clock.now(), deadline_s=deadline_s),
+        planned(1, request=request),
+        failed(1, retryable=False, request=request),
     ]
     for fact in told:
         await runtime.events.append(fact)
@@ -355,6 +355,35 @@ async def test_a_full_queue_keeps_the_letter(
     with pytest.raises(Busy):
         await letters.requeue(ONE)
     assert await listed(letters, "r1") == ["r1/1", "r1/2"]
+
+
+async def test_a_nearly_full_log_keeps_the_letter(
+    runtime: Runtime, services: Services, letters: Letters
+) -> None:
+    await services.start("assembler")
+    await fall_back(runtime)
+    limits = StreamLimits(partitions=PARTITIONS, ack_wait_s=ACK_WAIT_S, events_max_bytes=2048)
+    await provision(runtime.connection, limits)
+    with pytest.raises(Busy) as refused:
+        await letters.requeue(ONE)
+    assert refused.value.retry_after_s == 30
+    assert await listed(letters, "r1") == ["r1/1", "r1/2"]
+
+
+async def test_a_requeued_request_is_not_refused_over_capacity(
+    runtime: Runtime, services: Services, letters: Letters
+) -> None:
+    await services.start("assembler")
+    await fall_back(runtime)
+    await die(runtime, request="open")
+    urls = {"large_urls": "http://127.0.0.1:9"}
+    await services.start("planner", max_open_requests="1", **urls)
+    await submit(runtime, "new")
+    end = await end_of(runtime, "new")
+    assert isinstance(end, RequestFailed)
+    assert end.error.code == "busy"
+    again = (await letters.requeue(ONE)).requeued_as
+    await until_fact(runtime, again, RequestAccepted)
 
 
 async def test_dropping_is_for_one_letter_and_may_be_repeated(
