@@ -18,7 +18,7 @@ from proto.messages import (
     RequestFailed,
     StopWork,
 )
-from proto.names import PIN_GROUP, Stream, Subjects
+from proto.names import PIN_GROUP, STREAM_SUBJECTS, Stream, Subjects, partition_of
 from services.assembler.graph import Dead, Release
 from services.runtime import metrics
 from services.runtime.connection import ApiError, Connection
@@ -117,6 +117,13 @@ class Ledger:
         """Return node and attempt of the work of `request` that is queued or running."""
         subjects = await self._subjects(Stream.NODES, Subjects.nodes_of(request))
         return [_node_and_attempt(subject) for subject in subjects]
+
+    async def queued_requests(self, partition: int) -> set[str]:
+        """Return the requests of `partition` of which work is queued or running."""
+        subjects = await self._subjects(Stream.NODES, STREAM_SUBJECTS[Stream.NODES])
+        requests = {subject.split(".")[-3] for subject in subjects}
+        partitions = self.events.subjects.partitions
+        return {one for one in requests if partition_of(one, partitions) == partition}
 
     async def is_queued(self, request: str) -> bool:
         """Return whether `request` waits for a planner, or is with one."""

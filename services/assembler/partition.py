@@ -46,6 +46,8 @@ DRAIN_S: Final = 2.0
 #: An end waits so long for dead letters under way, that who sees it finds them; no longer,
 #: as a deadline must hold although no letter can be stored.
 BURIAL_S: Final = 2.0
+#: After a take-over open requests have come back by then, and what is left over is looked for.
+SWEEP_AFTER_S: Final = 5.0
 #: Ended requests whose late events are recognised without a read.
 REMEMBERED: Final = 20_000
 #: What storing a dead letter is called among the effects.
@@ -100,6 +102,7 @@ class Partition:
         self._open: dict[str, OpenRequest] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
         self._handling: set[asyncio.Task[None]] = set()
+        self._sweeping: asyncio.Task[None] | None = None
         self.pull = ConsumerPull(
             ledger.connection,
             Stream.EVENTS,
@@ -132,8 +135,25 @@ class Partition:
         log.info("partition_taken" if pin else "partition_lost", partition=self.number)
         # Events may have gone to another owner meanwhile: what we hold may be out of date.
         self._let_go()
+        if pin:
+            name = f"sweep partition {self.number}"
+            self._sweeping = asyncio.create_task(self._sweep(), name=name)
+            self._sweeping.add_done_callback(self._effect_done)
+
+    async def _sweep(self) -> None:
+        """Unqueue work of requests that have ended: a NATS that was killed may bring it back."""
+        await asyncio.sleep(SWEEP_AFTER_S)
+        try:
+            for request in await self._ledger.queued_requests(self.number):
+                if request not in self._open and await self._ledger.events.has_ended(request):
+                    log.warning("leftover_unqueued", request=request)
+                    await self._ledger.stop(request)
+        except QueueUnavailable as error:
+            log.warning("sweep_failed", partition=self.number, error=error.message)
 
     def _let_go(self) -> None:
+        if self._sweeping:
+            self._sweeping.cancel()
         for open_request in self._open.values():
             for effect in open_request.effects:
                 effect.cancel()

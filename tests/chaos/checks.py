@@ -8,7 +8,7 @@ from typing import Final
 
 from proto.errors import Cancelled, DeadlineExceeded, NodeGaveUp
 from proto.messages import RequestFailed
-from proto.names import DIRECT_NODE, Stream
+from proto.names import DIRECT_NODE
 from services.runtime.facts import StoredFact
 from tests.chaos.calls import overlaps
 from tests.chaos.evidence import Evidence
@@ -165,9 +165,9 @@ def _redelivery_explained(evidence: Evidence, began: float, again: float) -> boo
 
 
 def queues_are_empty(evidence: Evidence) -> Iterator[Violation]:
-    for stream in (Stream.REQUESTS, Stream.NODES):
-        if evidence.messages[stream]:
-            yield Violation("queue not empty", f"{stream}: {evidence.messages[stream]} messages")
+    for queue, subjects in evidence.left.items():
+        for subject in subjects:
+            yield Violation("queue not empty", f"{queue}: {subject}")
     for consumer, (unacked, undelivered) in evidence.held.items():
         if unacked or undelivered:
             detail = f"{consumer}: {unacked} unacked, {undelivered} undelivered"

@@ -35,6 +35,7 @@ class Evidence:
         facts: of each request, in the order in which they were stored.
         repeated: subjects that hold more than one fact.
         messages: in each stream.
+        left: subjects of what is in each queue.
         held: unacked and undelivered messages of each consumer.
         gauges: what each service says it has in flight.
         open_streams: replies under way at each engine.
@@ -47,6 +48,7 @@ class Evidence:
     facts: dict[str, list[StoredFact]] = field(default_factory=dict)
     repeated: list[str] = field(default_factory=list)
     messages: dict[str, int] = field(default_factory=dict)
+    left: dict[str, list[str]] = field(default_factory=dict)
     held: dict[str, tuple[int, int]] = field(default_factory=dict)
     gauges: dict[str, dict[str, float]] = field(default_factory=dict)
     open_streams: dict[str, int] = field(default_factory=dict)
@@ -91,11 +93,15 @@ class Gatherer:
 
     async def _look(self, evidence: Evidence) -> None:
         for stream in Stream:
-            state = (await self._connection.api(f"STREAM.INFO.{stream}"))["state"]
-            evidence.messages[stream] = state["messages"]  # type: ignore[index]
+            info: Any = await self._connection.api(f"STREAM.INFO.{stream}")
+            evidence.messages[stream] = info["state"]["messages"]
+        for queue in (Stream.REQUESTS, Stream.NODES):
+            every = {"subjects_filter": ">"}
+            info = await self._connection.api(f"STREAM.INFO.{queue}", dict(every))
+            evidence.left[queue] = list(info["state"].get("subjects") or ())
         for stream, config in consumer_configs(StreamLimits(partitions=PARTITIONS)):
             name = str(config["durable_name"])
-            info: Any = await self._connection.api(f"CONSUMER.INFO.{stream}.{name}")
+            info = await self._connection.api(f"CONSUMER.INFO.{stream}.{name}")
             evidence.held[name] = (info["num_ack_pending"], info["num_pending"])
         for one in self._stack.services:
             if one.alive:
@@ -152,7 +158,7 @@ class Gatherer:
 
 def is_calm(evidence: Evidence) -> bool:
     """Whether nothing is queued, held or in flight any more."""
-    queued = sum(evidence.messages[queue] for queue in (Stream.REQUESTS, Stream.NODES))
+    queued = sum(map(len, evidence.left.values()))
     held = sum(sum(pair) for pair in evidence.held.values())
     gauges = sum(sum(kinds.values()) for kinds in evidence.gauges.values())
     return not queued and not held and not gauges and not sum(evidence.open_streams.values())

@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 
 from proto.codec import decode, encode
+from proto.errors import Cancelled
 from proto.messages import (
     AnswerAssembled,
     CancelOutcome,
     CancelRequest,
     DeadLetter,
     DecodeNode,
+    ErrorInfo,
     RequestAccepted,
     RequestFailed,
     StopWork,
@@ -243,6 +245,20 @@ async def queued_nodes(runtime: Runtime) -> int:
     state = info["state"]
     assert isinstance(state, dict)
     return int(state["messages"])
+
+
+async def test_work_of_an_ended_request_that_a_crash_left_in_the_queue_is_unqueued(
+    runtime: Runtime, services: Services
+) -> None:
+    await tell(runtime, accepted(at=await now(runtime)), planned(1), plan([1]))
+    ended = RequestFailed(request="r1", error=ErrorInfo.of(Cancelled()))
+    await tell(runtime, ended)
+    left = Subjects.node(Pool.LARGE, Band.URGENT, "r1", 1, 1)
+    await runtime.publisher.publish(left, b"{}")
+    await services.start("assembler")
+    async with asyncio.timeout(20):
+        while await queued_nodes(runtime):  # noqa: ASYNC110  # a remote state
+            await asyncio.sleep(0.02)
 
 
 async def test_cancelling_an_unknown_request_says_so_and_stores_nothing(
