@@ -26,6 +26,8 @@ _VOCABULARY: Final = (
 )
 _WORDS: Final = tuple(_VOCABULARY.split())
 _SENTENCE_WORDS: Final = (6, 16)
+#: Sentences that an author knows; made once, as replies are made while streams wait.
+_SENTENCES: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +85,16 @@ class Author:
         self._seed = seed
         self._lengths = lengths or LengthLaw()
         self._recorded = tuple(recorded)
+        made = Random(f"sentences/{seed}")
+        self._sentences = [pieces(_sentence(made)) for _ in range(_SENTENCES)]
 
-    def write(self, turns: Sequence[Turn], seed: int | None = None) -> list[str]:
-        """Return the tokens of the reply to `turns`, as if there were no limit.
+    def write(self, turns: Sequence[Turn], seed: int | None, most: int) -> list[str]:
+        """Return the tokens of the reply to `turns`.
 
         Args:
             turns: the chat.
             seed: of the request.
+            most: prose ends after so many tokens, though it may be meant to be longer.
         """
         last = turns[-1].content
         for recorded in self._recorded:
@@ -98,7 +103,7 @@ class Author:
         random = self.random(turns, seed)
         if plans.asked_for(turns[0].content):
             return pieces(plans.write([turn.content for turn in turns], random))
-        return self.prose(random)
+        return self._prose(random, most)
 
     def random(self, turns: Iterable[Turn], seed: int | None = None) -> Random:
         """Return the source of all that follows from this request."""
@@ -106,13 +111,12 @@ class Author:
         digest = zlib.crc32(whole.encode("utf-8", "surrogatepass"))
         return Random(f"{self._seed}/{seed}/{digest}")
 
-    def prose(self, random: Random) -> list[str]:
-        """Return sentences of as many tokens as the length law says."""
+    def _prose(self, random: Random, most: int) -> list[str]:
         length = self._lengths.draw(random)
         found: list[str] = []
-        while len(found) < length:
-            found += pieces((" " if found else "") + _sentence(random))
-        return [*found[: length - 1], "."]
+        while len(found) < min(length, most):
+            found += random.choice(self._sentences)
+        return [*found[: length - 1], "."] if length <= most else found[:most]
 
 
 def read_recorded(path: Path) -> list[Recorded]:
@@ -135,7 +139,7 @@ def read_recorded(path: Path) -> list[Recorded]:
 
 def _sentence(random: Random) -> str:
     words = random.choices(_WORDS, k=random.randint(*_SENTENCE_WORDS))
-    return " ".join(words).capitalize() + "."
+    return " " + " ".join(words).capitalize() + "."
 
 
 def _fitted(found: list[str], tokens: int | None) -> list[str]:

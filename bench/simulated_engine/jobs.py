@@ -8,8 +8,8 @@ from typing import Literal
 
 from bench.simulated_engine import tokens
 from bench.simulated_engine.author import Author, Turn
-from bench.simulated_engine.batching import Sequence
 from bench.simulated_engine.grammars import Constraint
+from bench.simulated_engine.sequences import Sequence
 
 Ending = Literal["length", "eos", "stop"]
 
@@ -82,7 +82,7 @@ class Job:
 
 def compose(ask: Ask, author: Author) -> Job:
     """Return the reply to `ask`."""
-    written = author.write(ask.turns, ask.seed)
+    written = author.write(ask.turns, ask.seed, ask.max_new_tokens + 1)
     if ask.constraint:
         written = ask.constraint.fit(written, author.random(ask.turns, ask.seed))
     while ask.ignore_eos and len(written) < ask.max_new_tokens:

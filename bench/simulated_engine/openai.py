@@ -12,13 +12,14 @@ from pydantic import ValidationError
 from bench.simulated_engine import grammars, tokens
 from bench.simulated_engine.asked import VllmChat
 from bench.simulated_engine.author import Turn
-from bench.simulated_engine.core import Broken, Core
+from bench.simulated_engine.core import Core
 from bench.simulated_engine.counts import Labels, Text
 from bench.simulated_engine.exchange import Exchange
 from bench.simulated_engine.faults import Fault
 from bench.simulated_engine.jobs import Ask, Job
 from bench.simulated_engine.openai_frames import OpenAiFrames, Told, chat_body, error
-from bench.simulated_engine.tgi import template
+from bench.simulated_engine.plays import Broken, Play
+from bench.simulated_engine.tgi_jobs import template
 from bench.simulated_engine.tgi_metrics import add_simulation
 
 VERSION: Final = "0.32.0"
@@ -179,7 +180,7 @@ class OpenAi:
     ) -> None:
         if not asked.stream:
             try:
-                whole = await self._core.wait(exchange, job, fault)
+                whole = await Play(self._core, exchange, job, fault).whole()
             except Broken:
                 raise Refusal(500, "InternalServerError", "simulated failure") from None
             if whole:
@@ -187,7 +188,7 @@ class OpenAi:
             return
         await exchange.begin(200, _SSE)
         frames = OpenAiFrames(job, told)
-        if await self._core.play(exchange, job, frames, fault):
+        if await Play(self._core, exchange, job, fault).stream(frames):
             await exchange.write(frames.end())
         await exchange.end()
 

@@ -6,7 +6,8 @@ import asyncio
 from collections import deque
 from typing import Final
 
-from bench.simulated_engine.batching import Batch, Sequence
+from bench.simulated_engine.batching import Batch
+from bench.simulated_engine.sequences import Sequence
 
 #: Steps whose lateness is remembered.
 _REMEMBERED: Final = 4096
@@ -147,7 +148,8 @@ class Pace:
 
     async def _sleep(self, duration_s: float) -> None:
         time = asyncio.get_running_loop().time
-        self._due_s += duration_s
+        # Where steps take no time nothing can be late.
+        self._due_s = self._due_s + duration_s if duration_s else time()
         await asyncio.sleep(max(0.0, self._due_s - time()))
         self.steps += 1
         self.late_s.append(max(0.0, time() - self._due_s))

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from bench.simulated_engine.asked import GenerateParameters
-from bench.simulated_engine.batching import REQUEUE_TOKENS
+from bench.simulated_engine.sequences import REQUEUE_TOKENS
 
-MAX_BEST_OF = 2
-MAX_TOP_N_TOKENS = 5
+MAX_BEST_OF: Final = 2
+MAX_TOP_N_TOKENS: Final = 5
+#: Prompts of one completion.
+MAX_CLIENT_BATCH: Final = 4
 
 
 class Invalid(Exception):
