@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from proto.errors import EngineRejected, PromptTooLong
+from proto.errors import PromptTooLong
 from services.runtime.engine import ChatCall, ChatMessage, EngineClient, EngineStream, Grammar
 from skelgraph.local.engine import EngineOptions
 from skelgraph.local.ports import free_port
@@ -79,9 +79,11 @@ async def test_the_grammar_is_kept(client: EngineClient) -> None:
     assert stream.completion.finish_reason == "stop"
 
 
-async def test_a_bad_grammar_is_refused(client: EngineClient) -> None:
-    with pytest.raises(EngineRejected, match="grammar"):
-        await read(client.stream(ask("Hi", grammar=Grammar("root ::= (", ""))))
+async def test_a_grammar_that_it_refuses_is_left_out_and_remembered(client: EngineClient) -> None:
+    bad, good = Grammar("root ::= (", ""), Grammar('root ::= "yes"', "yes")
+    assert await read(client.stream(ask("Hi", grammar=bad)))
+    assert not client.takes(bad)
+    assert await read(client.stream(ask("Hi", grammar=good))) == "yes"
 
 
 async def test_a_prompt_sent_again_is_in_the_cache(client: EngineClient) -> None:
