@@ -143,11 +143,11 @@ def scale(
     seconds: Annotated[float, typer.Option(help="of each run")] = 20,
     time_scale: Annotated[float, typer.Option(help="real seconds of a simulated one")] = 2,
     numbers: Annotated[str, typer.Option(help="of endpoints")] = "1,2,4,8",
+    load_factor: Annotated[float, typer.Option(help="of the pool")] = 1.25,
 ) -> None:
     """Throughput against the ideal, prefix hits, spread of load and refusals, at saturation."""
     logs.configure("error", "console")
-    kinds = [("sticky, factor 1.25", 1.25, True), ("sticky, factor 2", 2.0, True)]
-    kinds += [("not sticky", 1.25, False)]
+    kinds = [("sticky", True), ("not sticky", False)]
     typer.echo(
         "| endpoints | kind | calls | tokens/s | of the ideal | prefix hits | calls an endpoint, "
         "of the mean | refused | failed |\n|---|---|---|---|---|---|---|---|---|"
@@ -155,8 +155,8 @@ def scale(
     alone: dict[str, float] = {}
     for number in map(int, numbers.split(",")):
         with engines(number, time_scale) as running:
-            for kind, load_factor, sticky in kinds:
-                callers = round(1.5 * number * CAPACITY / FIRST_POINTS)
+            for kind, sticky in kinds:
+                callers = number * CAPACITY // FIRST_POINTS
                 policy = PoolPolicy(load_factor=load_factor)
                 run = uvloop.run(
                     _run(running, callers=callers, seconds=seconds, policy=policy, sticky=sticky)

@@ -20,38 +20,14 @@ from services.runtime.endpoints import EnginePool
 ATTEMPTS: Final = 4
 #: A request: so many points at once, then so many that build on them, all with one prefix.
 FIRST_POINTS: Final = 4
-LATER_POINTS: Final = 2
+LATER_POINTS: Final = 4
 PREFIX_WORDS: Final = 400
 
-_WORDS: Final = [
-    "time",
-    "water",
-    "people",
-    "system",
-    "light",
-    "work",
-    "change",
-    "energy",
-    "number",
-    "value",
-    "cost",
-    "effect",
-    "reason",
-    "answer",
-    "model",
-    "form",
-    "part",
-    "point",
-    "group",
-    "place",
-    "case",
-    "week",
-    "company",
-    "program",
-    "question",
-    "government",
-    "night",
-]
+_TEXT: Final = (
+    "time water people system light work change energy number value cost effect reason answer "
+    "model form part point group place case week company program question government night"
+)
+_WORDS: Final = tuple(_TEXT.split())
 
 
 @dataclass(slots=True)
@@ -115,7 +91,7 @@ class Load:
                 )
 
     async def _call(self, prefix: str, request: str, point: int) -> None:
-        prompt = ChatMessage("user", f"{prefix}\nWrite point {point} of {FIRST_POINTS}.")
+        prompt = ChatMessage("user", f"{prefix}\nWrite point {point}.")
         call = ChatCall((prompt,), max_tokens=self._max_tokens)
         key = request if self._sticky else f"{self._random.random()}"
         began, avoid = time.monotonic(), None

@@ -147,7 +147,7 @@ class Endpoint:
         self.pace.first.add(now - started_at)
         if started_at >= self._ejected_at:
             self._answer()
-        self._window.answered(self.in_flight)
+        self._window.answered(self.in_flight, self._clock())
         self.roomier()
 
     def ended(self, went: Went) -> None:

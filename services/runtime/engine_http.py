@@ -181,7 +181,9 @@ class Loan:
 
 async def _events_of(response: httpx2.Response) -> AsyncGenerator[str, None]:
     async for event in httpx2.EventSource(response, max_event_size=MAX_EVENT_BYTES):
-        yield event.data
+        # httpx2 hands out what has an id or a name alone; by the standard that is no event.
+        if event.data:
+            yield event.data
 
 
 _LOAN: ContextVar[Loan | None] = ContextVar("engine_loan", default=None)
