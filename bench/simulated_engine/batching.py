@@ -53,7 +53,9 @@ class Batch:
             ValueError: there could never be room for it.
         """
         most = len(sequence.prompt) + sequence.max_new_tokens
-        most = min(most, self.profile.max_total_tokens) + self.profile.speculate
+        # A reply that is cut by the context's end needs no more than the context.
+        most = max(min(most, self.profile.max_total_tokens), len(sequence.prompt) + 1)
+        most += self.profile.speculate
         if most > self.kv.blocks * self.profile.block_tokens:
             raise ValueError(f"no room for {most} tokens")
         self._count += 1
