@@ -10,10 +10,20 @@ from hypothesis import strategies as st
 
 from bench.simulated_engine.batching import Batch
 from bench.simulated_engine.kv import KvCache, Lease, block_keys
-from bench.simulated_engine.profiles import NO_OP, PROFILES, Profile
+from bench.simulated_engine.profiles import (
+    H100,
+    LLAMA_8B,
+    LLAMA_70B,
+    NO_OP,
+    PROFILES,
+    Gpu,
+    Profile,
+    roofline,
+)
 from bench.simulated_engine.sequences import TGI, VLLM, Policy, Sequence
 
 BLOCK = 4
+A100_40 = Gpu("a100-40gb", 1.555e12, 312e12, 40e9)
 SMALL = replace(
     NO_OP, weights_s=1.0, kv_tokens=40 * BLOCK, block_tokens=BLOCK, max_batch=4, step_tokens=16,
     max_total_tokens=120, max_input_tokens=119,
@@ -281,3 +291,18 @@ def test_guessed_tokens_that_are_right_come_several_a_step() -> None:
     plain = Batch(SMALL, TGI)
     guessing = Batch(replace(SMALL, speculate=3, acceptance=1.0), TGI)
     assert run(guessing, asked(8, 41)) < run(plain, asked(8, 41)) / 3
+
+
+#: Time between tokens of one stream, measured: docs/simulated-engine.md has the sources.
+PUBLISHED_S = {(A100_40, 1088): 1 / 75, (H100, 200): 0.00648}
+
+
+@pytest.mark.parametrize(("gpu", "context"), PUBLISHED_S)
+def test_decoding_alone_takes_what_others_have_measured(gpu: Gpu, context: int) -> None:
+    profile = roofline("checked", LLAMA_8B, gpu, 1)
+    assert profile.step_s(1, context) == pytest.approx(PUBLISHED_S[gpu, context], rel=0.05)
+
+
+def test_a_model_that_does_not_fit_has_no_profile() -> None:
+    with pytest.raises(ValueError, match="does not fit"):
+        roofline("too large", LLAMA_70B, H100, 1)
