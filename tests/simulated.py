@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -46,19 +46,27 @@ class Simulated:
 @contextmanager
 def simulated_engine(*flags: str) -> Iterator[Simulated]:
     """Run `python -m bench.simulated_engine` with `flags` within the block."""
-    command = (sys.executable, "-m", "bench.simulated_engine", *flags)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            url = process.stdout.readline().strip()
-            assert url, f"{command} ended with {process.wait()}"
-            yield Simulated(url, process)
-        finally:
-            process.kill()
+    with simulated_engines(flags) as (engine,):
+        yield engine
 
 
 @contextmanager
-def simulated_engines(count: int, *flags: str) -> Iterator[list[Simulated]]:
-    """Run `count` of them."""
+def simulated_engines(*flags: Sequence[str]) -> Iterator[list[Simulated]]:
+    """Run one for each of `flags`; they start beside one another."""
     with ExitStack() as stack:
-        yield [stack.enter_context(simulated_engine(*flags)) for _ in range(count)]
+        started = [_start(each, stack) for each in flags]
+        yield [Simulated(_url(process), process) for process in started]
+
+
+def _start(flags: Sequence[str], stack: ExitStack) -> subprocess.Popen[str]:
+    command = (sys.executable, "-m", "bench.simulated_engine", *flags)
+    process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+    stack.callback(process.kill)
+    return process
+
+
+def _url(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    url = process.stdout.readline().strip()
+    assert url, f"{process.args!r} ended with {process.wait()}"
+    return url

@@ -53,13 +53,14 @@ class Batch:
             ValueError: there could never be room for it.
         """
         most = len(sequence.prompt) + sequence.max_new_tokens
-        most = min(most, self.profile.max_total_tokens) + self.profile.speculate
+        # A reply that is cut by the context's end needs no more than the context.
+        most = max(min(most, self.profile.max_total_tokens), len(sequence.prompt) + 1)
+        most += self.profile.speculate
         if most > self.kv.blocks * self.profile.block_tokens:
             raise ValueError(f"no room for {most} tokens")
         self._count += 1
         sequence.number = self._count
         sequence.arrived_s = self.now_s if at_s is None else at_s
-        sequence.tokens = list(sequence.prompt)
         self._enqueue(sequence)
 
     def cancel(self, sequence: Sequence) -> None:
@@ -90,7 +91,7 @@ class Batch:
             self.queue.insert(0, sequence)
         else:
             self.queue.append(sequence)
-        sequence.to_prefill = len(sequence.tokens)
+        sequence.to_prefill = sequence.context_tokens
         sequence.turn_began_at = sequence.generated
 
     def _drop_gone(self) -> None:
@@ -126,9 +127,9 @@ class Batch:
     def _fits(self, sequence: Sequence) -> bool:
         """Take room for `sequence` if there is."""
         size = self.profile.block_tokens
-        sequence.keys = block_keys(sequence.tokens, size, sequence.keys)
+        sequence.keys = block_keys(sequence.tokens(), size, sequence.keys)
         # The last token of a prompt is always computed: the next one comes of it.
-        reusable = sequence.keys[: (len(sequence.tokens) - 1) // size]
+        reusable = sequence.keys[: (sequence.context_tokens - 1) // size]
         hits = self.kv.match(reusable) if self.policy.caches else 0
         blocks = -(-self._room(sequence) // size)
         lease = self.kv.take(reusable[:hits], max(blocks - hits, 0))
@@ -140,14 +141,14 @@ class Batch:
 
     def _room(self, sequence: Sequence) -> int:
         if not self.policy.reserves:
-            return len(sequence.tokens) + 1
+            return sequence.context_tokens + 1
         turn = sequence.max_new_tokens - sequence.generated
         if self.policy.requeue_tokens is not None:
             turn = min(turn, self.policy.requeue_tokens)
-        return len(sequence.tokens) + turn + max(self.profile.speculate - 1, 0)
+        return sequence.context_tokens + turn + max(self.profile.speculate - 1, 0)
 
     def _count_hits(self, sequence: Sequence, hit_tokens: int) -> None:
-        self.queried_tokens += len(sequence.tokens)
+        self.queried_tokens += sequence.context_tokens
         self.hit_tokens += hit_tokens
         if sequence.admitted_s is None:
             sequence.admitted_s = max(self.now_s, sequence.arrived_s)
@@ -187,14 +188,15 @@ class Batch:
 
     def _decoding(self) -> list[Sequence]:
         """Return who gets tokens by decoding, each with room for the most that it may get."""
-        for sequence in list(self.running):
+        # Who has reserved has room.
+        for sequence in () if self.policy.reserves else list(self.running):
             if not sequence.prefilling and sequence.lease is not None:
                 self._make_room(sequence)
         return [one for one in self.running if not one.prefilling]
 
     def _make_room(self, sequence: Sequence) -> None:
         assert sequence.lease is not None
-        needed = len(sequence.tokens) + min(1 + self.profile.speculate, sequence.left)
+        needed = sequence.context_tokens + min(1 + self.profile.speculate, sequence.left)
         missing = -(-needed // self.profile.block_tokens) - sequence.lease.blocks
         while missing > 0 and not self.kv.grow(sequence.lease, missing):
             last = self._last_of_all()
@@ -214,7 +216,7 @@ class Batch:
     def _compute(self, decoding: Seq[Sequence], prefills: Seq[tuple[Sequence, int]]) -> Step:
         prefilled = sum(count for _, count in prefills)
         tokens = prefilled + len(decoding) * (1 + self.profile.speculate)
-        context = sum(len(one.tokens) for one in decoding) + sum(
+        context = sum(len(one.prompt) + one.generated for one in decoding) + sum(
             one.computed for one, _ in prefills
         )
         duration_s = self.profile.step_s(tokens, context)
@@ -236,11 +238,9 @@ class Batch:
         return min(count, sequence.left)
 
     def _advance(self, sequence: Sequence, count: int) -> None:
-        begun = sequence.generated
-        sequence.tokens += sequence.reply[begun : begun + count]
         sequence.generated += count
         # The newest token's keys and values are computed in the next step.
-        sequence.computed = len(sequence.tokens) - 1
+        sequence.computed = sequence.context_tokens - 1
         self._share(sequence)
         if sequence.first_token_s is None:
             sequence.first_token_s = self.now_s
@@ -256,7 +256,7 @@ class Batch:
     def _requeue(self, sequence: Sequence) -> None:
         most = self.policy.requeue_tokens or 0
         turn = min(sequence.max_new_tokens - sequence.generated, most)
-        if len(sequence.tokens) + turn > self.profile.max_total_tokens:
+        if sequence.context_tokens + turn > self.profile.max_total_tokens:
             sequence.cut = True
             self._end(sequence)
             return
@@ -274,5 +274,5 @@ class Batch:
             return
         whole = sequence.computed // self.profile.block_tokens
         if whole > len(sequence.lease.shared):
-            sequence.keys = block_keys(sequence.tokens, self.profile.block_tokens, sequence.keys)
+            sequence.keys = block_keys(sequence.tokens(), self.profile.block_tokens, sequence.keys)
             self.kv.publish(sequence.lease, sequence.keys[:whole])

@@ -1,7 +1,7 @@
 """One HTTP request and its answer, over ASGI; no more than the simulated engine needs.
 
-An own ASGI application and not Starlette's: at a token a write, Starlette's streaming costs
-more than all the rest (docs/simulated-engine.md has the figures).
+An own ASGI application and not Starlette's: the client's leaving must reach the engine also
+while nothing is sent, and a fault must be able to break the connection off at any byte.
 """
 
 from __future__ import annotations

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import orjson
 from pydantic import ValidationError
 
 from bench.simulated_engine import grammars, tokens
@@ -257,7 +257,7 @@ def _constraint(asked: VllmChat) -> grammars.Constraint | None:
 
 async def _read(exchange: Exchange) -> VllmChat:
     try:
-        return VllmChat.model_validate(json.loads(await exchange.body()))
+        return VllmChat.model_validate(orjson.loads(await exchange.body()))
     except ValidationError as invalid:
         raise _bad(str(invalid.errors(include_url=False, include_context=False))) from None
     except ValueError as invalid:

@@ -84,8 +84,8 @@ class Profile:
 
 
 #: Share of the data sheet's bandwidth, and of its FLOP/s, that engines reach.
-BANDWIDTH_SHARE: Final = 0.77
-FLOPS_SHARE: Final = 0.5
+BANDWIDTH_SHARE: Final = 0.85
+FLOPS_SHARE: Final = 0.6
 #: Share of the cards' memory that an engine takes, and what activations and graphs need of it.
 MEMORY_SHARE: Final = 0.9
 _WORKSPACE_BYTES: Final = 3e9
@@ -101,11 +101,17 @@ LLAMA_70B: Final = Model("meta-llama/Llama-3.1-70B-Instruct", 70.6e9, 80, 327_68
 
 
 def roofline(name: str, model: Model, gpu: Gpu, cards: int) -> Profile:
-    """Return the profile of `model` in bf16, split over `cards` (tensor parallelism)."""
+    """Return the profile of `model` in bf16, split over `cards` (tensor parallelism).
+
+    Raises:
+        ValueError: the weights leave no room.
+    """
     bandwidth = gpu.bandwidth * cards * BANDWIDTH_SHARE
     weights = model.parameters * _BYTES_A_PARAMETER
     room = cards * (gpu.memory * MEMORY_SHARE - _WORKSPACE_BYTES) - weights
     all_reduces_s = 2 * model.layers * _ALL_REDUCE_S if cards > 1 else 0.0
+    if room <= 0:
+        raise ValueError(f"{model.name} does not fit {cards} {gpu.name}")
     kv_tokens = int(room // model.kv_bytes_a_token)
     longest = min(model.context_tokens, kv_tokens - 64)
     return Profile(

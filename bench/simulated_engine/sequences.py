@@ -69,7 +69,6 @@ class Sequence:
     cut: bool = False
     preempted: int = 0
     number: int = 0
-    tokens: list[int] = field(default_factory=list)
     keys: list[int] = field(default_factory=list)
     lease: Lease | None = None
     #: Tokens whose keys and values are computed, and those that count as prompt in this turn.
@@ -77,6 +76,15 @@ class Sequence:
     to_prefill: int = 0
     turn_began_at: int = 0
     gone: bool = False
+
+    @property
+    def context_tokens(self) -> int:
+        """Tokens of the prompt and of what is written so far."""
+        return len(self.prompt) + self.generated
+
+    def tokens(self) -> list[int]:
+        """Return these tokens; costly, for keys of new blocks only."""
+        return [*self.prompt, *self.reply[: self.generated]]
 
     @property
     def prefilling(self) -> bool:

@@ -211,8 +211,6 @@ def native_body(job: Job, *, details: bool, prefill: bool, seed: int | None, bef
             "seed": seed,
             "prefill": _prefill(job) if prefill else [],
             "tokens": [token_of(job, index) for index in range(count)],
-            "best_of_sequences": None,
-            "top_tokens": None,
         }
     return body
 

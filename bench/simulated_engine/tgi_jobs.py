@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
+import orjson
 from pydantic import BaseModel, ValidationError
 
 from bench.simulated_engine import grammars, tokens
@@ -198,7 +198,7 @@ async def read(exchange: Exchange, kind: type[Body]) -> Body:
     if not content_type.startswith(b"application/json"):
         raise Unreadable(415, "Expected request with `Content-Type: application/json`")
     try:
-        parsed = json.loads(body)
+        parsed = orjson.loads(body)
     except ValueError as error:
         raise Unreadable(400, f"Failed to parse the request body as JSON: {error}") from None
     try:
