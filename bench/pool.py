@@ -32,7 +32,7 @@ from services.runtime.endpoints import EnginePool
 
 PROFILE: Final = "llama-70b-4xa100"
 CAPACITY: Final = 8
-MAX_TOKENS: Final = 48
+MAX_TOKENS: Final = 24
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
@@ -144,6 +144,7 @@ def scale(
     time_scale: Annotated[float, typer.Option(help="real seconds of a simulated one")] = 2,
     numbers: Annotated[str, typer.Option(help="of endpoints")] = "1,2,4,8",
     load_factor: Annotated[float, typer.Option(help="of the pool")] = 1.25,
+    load: Annotated[float, typer.Option(help="callers' streams as a share of the capacity")] = 1,
 ) -> None:
     """Throughput against the ideal, prefix hits, spread of load and refusals, at saturation."""
     logs.configure("error", "console")
@@ -156,7 +157,7 @@ def scale(
     for number in map(int, numbers.split(",")):
         with engines(number, time_scale) as running:
             for kind, sticky in kinds:
-                callers = number * CAPACITY // FIRST_POINTS
+                callers = max(1, round(load * number * CAPACITY / FIRST_POINTS))
                 policy = PoolPolicy(load_factor=load_factor)
                 run = uvloop.run(
                     _run(running, callers=callers, seconds=seconds, policy=policy, sticky=sticky)
