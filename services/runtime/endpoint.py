@@ -7,9 +7,8 @@ in --- fails, is silent, or is slow ---> out --- time passes ---> due --- check(
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import structlog
 
@@ -23,7 +22,7 @@ from proto.errors import (
 from services.runtime import metrics
 from services.runtime.balance import PoolPolicy
 from services.runtime.calls import Went
-from services.runtime.engine import EngineClient
+from services.runtime.engine import ChatStream, EngineClient
 from services.runtime.pace import Pace
 from services.runtime.window import Window
 
@@ -58,7 +57,7 @@ class Endpoint:
     Attributes:
         in_flight: streams that it has, or is about to have.
         gone: it is no longer of the pool; its streams may go on.
-        attempts: at calls that have no token yet; cancelled when it is left out for its silence.
+        streams: that it has; given up when it is left out for its silence.
         roomier: is called when it may take more than before.
     """
 
@@ -68,7 +67,7 @@ class Endpoint:
         self.in_flight = 0
         self.gone = False
         self.pace = Pace()
-        self.attempts: set[asyncio.Task[Any]] = set()
+        self.streams: set[ChatStream] = set()
         self.roomier: Callable[[], None] = _nothing
         self._policy = policy
         self._clock = clock
@@ -171,10 +170,14 @@ class Endpoint:
             return
         if self.in_flight and self._clock() - self._heard_at > self._policy.silent_after_s:
             self._eject("silent")
-            for attempt in self.attempts:
-                attempt.cancel()
-        elif 2 * len(usable) >= len(others) and self.pace.is_outlier([o.pace for o in usable]):
+            for stream in self.streams:
+                stream.give_up("the engine has fallen silent")
+        elif 2 * len(usable) >= len(others) and self._is_slow([one.pace for one in usable]):
             self._eject("slow")
+
+    def _is_slow(self, others: Sequence[Pace]) -> bool:
+        # Who was left out before is judged by its first stream: each more is slow for somebody.
+        return self.pace.is_outlier(others, suspected=self._ejections > 0)
 
     def _answer(self) -> None:
         """Take it back at its first token; one that was slow must show its pace."""

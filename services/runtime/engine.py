@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Awaitable, Mapping
-from types import TracebackType
+from types import AsyncGeneratorType, TracebackType
 from typing import Self, TypeVar
 
 from huggingface_hub import AsyncInferenceClient
@@ -96,6 +96,8 @@ class ChatStream:
         self._first_at: float | None = None
         self._last_at: float | None = None
         self._tokens = 0
+        self._timeout: asyncio.Timeout | None = None
+        self._given_up = ""
         self._failure: EngineError | None = None
         self._completion: Completion | None = None
 
@@ -141,6 +143,12 @@ class ChatStream:
                 if piece.text:
                     return self._chunk(piece.text)
         raise StopAsyncIteration
+
+    def give_up(self, words: str) -> None:
+        """Have whoever waits for this reply get `EngineTimedOut` now, with `words`."""
+        self._given_up = words
+        if self._timeout and not self._timeout.expired():
+            self._timeout.reschedule(asyncio.get_running_loop().time())
 
     async def _begin(self) -> None:
         grammar = self._call.grammar
@@ -188,14 +196,16 @@ class ChatStream:
         """Await `step` within the limits; its faults come out as types of `proto.errors`."""
         limit, left_s = self._left()
         try:
-            async with asyncio.timeout(left_s):
+            async with asyncio.timeout(left_s) as self._timeout:
                 return await step
         except EngineError as error:
             self._fail(error)
         except FAULTS as error:
             self._fail(self._explain(error), cause=error)
         except TimeoutError:
-            self._fail(EngineTimedOut(limit))
+            self._fail(EngineTimedOut(self._given_up or limit))
+        finally:
+            self._timeout = None
         return None
 
     def _explain(self, fault: Exception) -> EngineError:
@@ -215,7 +225,7 @@ class ChatStream:
         since = now if self._since is None else self._since
         ended = bool(self._reply and self._reply.finish_reason)
         deadline, words = next_deadline(self._client.limits, since, self._last_at, ended=ended)
-        return words, deadline - now
+        return words, 0 if self._given_up else deadline - now
 
     def _note_token(self) -> None:
         before, now = self._last_at, time.monotonic()
@@ -264,7 +274,9 @@ class ChatStream:
     async def _hang_up(self) -> None:
         """Close the connection; the engine stops decoding when it sees that."""
         hub, self._hub, opened, self._events = self._hub, None, self._events, None
-        if opened:
+        # It runs if another task than the reader leaves; closing the response ends it then.
+        running = isinstance(opened, AsyncGeneratorType) and opened.ag_running
+        if opened and not running:
             await opened.aclose()
         if hub:
             await hub.close()  # type: ignore[no-untyped-call]

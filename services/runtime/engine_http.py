@@ -5,7 +5,7 @@ client of its own, and with it headers of its own. What is costly (TLS set-up, t
 connections) is shared: all clients of one endpoint ride on one transport, which outlives them.
 
 Of huggingface_hub's reply only the HTTP response is used (the hook for responses is where it
-is to be had): its own parser costs most of what a token costs, see ADR 0010.
+is to be had): its own parser costs most of what a token costs, see ADR 0017.
 
 A connection serves one stream: nothing reads on after `[DONE]`, to the end of the body. That
 also means that a Service in front of several engines spreads the streams, and that no stream

@@ -15,6 +15,7 @@ GAP_MARGIN_S: Final = 0.02
 
 _ENOUGH_FIRSTS: Final = 5
 _ENOUGH_GAPS: Final = 50
+_FEW_GAPS: Final = 5
 
 
 class Mean:
@@ -47,16 +48,26 @@ class Pace:
         """Whether there are enough figures to judge by."""
         return self.first.count >= _ENOUGH_FIRSTS and self.gap.count >= _ENOUGH_GAPS
 
-    def is_outlier(self, others: Sequence[Pace]) -> bool:
-        """Whether this endpoint is far slower than the median of `others`."""
+    def is_outlier(self, others: Sequence[Pace], *, suspected: bool = False) -> bool:
+        """Whether this endpoint is far slower than the median of those `others` that are known.
+
+        Args:
+            others: of the pool.
+            suspected: whether the figures of a single stream are enough to judge it.
+        """
         known = [pace for pace in others if pace.is_known]
-        if not self.is_known or not known:
+        enough = self.is_known or (suspected and self._has_a_stream)
+        if not enough or not known:
             return False
         firsts = [pace.first.value for pace in known]
         gaps = [pace.gap.value for pace in known]
         return _is_far(self.first.value, firsts, FIRST_MARGIN_S) or _is_far(
             self.gap.value, gaps, GAP_MARGIN_S
         )
+
+    @property
+    def _has_a_stream(self) -> bool:
+        return self.first.count > 0 and self.gap.count >= _FEW_GAPS
 
 
 def _is_far(value: float, others: Sequence[float], margin: float) -> bool:

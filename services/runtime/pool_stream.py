@@ -133,16 +133,17 @@ class PoolStream:
         self.endpoint = endpoint.url
         task = asyncio.create_task(self._open(endpoint), name=f"open {endpoint.url}")
         self._running[task] = endpoint
-        endpoint.attempts.add(task)
 
     async def _open(self, endpoint: Endpoint) -> Opened:
         stream = endpoint.client.stream(
             self._call, headers=self._headers, watcher=endpoint, since=self.started_at
         )
-        await stream.__aenter__()
+        endpoint.streams.add(stream)
         try:
+            await stream.__aenter__()
             return stream, await anext(stream, None)
         except BaseException:
+            endpoint.streams.discard(stream)
             await stream.__aexit__(None, None, None)
             raise
 
@@ -159,14 +160,13 @@ class PoolStream:
 
     async def _take(self, task: Attempt) -> None:
         endpoint = self._running.pop(task)
-        endpoint.attempts.discard(task)
         opened = _opened(task)
         if opened and self._winner is None:
             self._win(endpoint, *opened)
             return
         self._pool.release(endpoint)
         if opened:
-            await opened[0].__aexit__(None, None, None)
+            await _close(opened[0], endpoint)
         elif self._winner is None:
             await self._lose(endpoint, _failure_of(task))
 
@@ -248,10 +248,9 @@ class PoolStream:
         if left:
             await asyncio.wait(left)
         for task, endpoint in left.items():
-            endpoint.attempts.discard(task)
             self._pool.release(endpoint)
             if opened := _opened(task):
-                await opened[0].__aexit__(None, None, None)
+                await _close(opened[0], endpoint)
 
     async def _leave(self) -> None:
         if self._winner is None or self._left:
@@ -259,12 +258,17 @@ class PoolStream:
         self._left = True
         stream, endpoint = self._winner
         try:
-            await stream.__aexit__(None, None, None)
+            await _close(stream, endpoint)
         finally:
             self._pool.release(endpoint)
 
     def _passed_s(self) -> float:
         return time.monotonic() - self.started_at
+
+
+async def _close(stream: ChatStream, endpoint: Endpoint) -> None:
+    endpoint.streams.discard(stream)
+    await stream.__aexit__(None, None, None)
 
 
 def _opened(task: Attempt) -> Opened | None:
@@ -274,9 +278,7 @@ def _opened(task: Attempt) -> Opened | None:
 
 def _failure_of(task: Attempt) -> EngineError:
     """Return how the attempt failed; other errors than the engine's are raised."""
-    if task.cancelled():
-        return EngineTimedOut("it has fallen silent")
-    error = task.exception()
+    error = None if task.cancelled() else task.exception()
     if not isinstance(error, EngineError):
         raise error or RuntimeError("the attempt has not failed")
     return error

@@ -153,6 +153,20 @@ async def test_a_call_leaves_an_endpoint_that_has_fallen_silent() -> None:
         assert pool.in_flight == 0
 
 
+async def test_a_reply_that_breaks_off_in_silence_is_told_before_its_own_limit() -> None:
+    policy = PoolPolicy(silent_after_s=0.2)
+    async with pool_of(does(Say("half"), NEVER), answers, policy=policy) as (pool, (hung, _)):
+        async with pool.stream(CALL, key="k") as stream:
+            await anext(stream)
+            waiting = asyncio.create_task(anext(stream), name="reader")
+            async with asyncio.timeout(10):
+                while not waiting.done():
+                    await read(pool.stream(CALL, key="k", avoid=hung.url))
+            with pytest.raises(EngineTimedOut, match="silent"):
+                await waiting
+        assert pool.in_flight == 0
+
+
 async def test_a_hung_endpoint_that_is_alone_is_waited_for() -> None:
     limits = EngineLimits(first_token_s=0.6)
     policy = PoolPolicy(silent_after_s=0.1)

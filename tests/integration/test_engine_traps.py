@@ -81,6 +81,16 @@ async def test_cached_tokens_are_told_where_the_engine_tells_them(family: Family
         assert usage.cached_tokens <= usage.prompt_tokens
 
 
+@pytest.mark.parametrize("family", ["tgi", "vllm"])
+async def test_the_gauges_of_the_table_are_those_of_the_engine(family: Family) -> None:
+    async with client_of(family) as client:
+        await read(client.stream(ask()))
+        async with client.wire.http() as http:
+            told = (await http.get(f"{client.url}/metrics")).text
+        gauges = dataclasses.asdict((await client.dialect()).gauges).values()
+        assert [name for name in gauges if name and f"\n{name}" not in told] == []
+
+
 async def test_what_tgi_would_refuse_is_not_sent() -> None:
     call = ask(top_p=1.0, temperature=0.0, stop=tuple("12345"), repetition_penalty=1.1)
     async with client_of() as client:

@@ -253,6 +253,22 @@ def test_one_far_slower_than_the_others_is_left_out_until_it_has_shown_its_pace(
     assert slow.eligible
 
 
+def test_one_that_was_slow_is_judged_by_its_next_stream(clock: Clock) -> None:
+    slow, *others = endpoints(3, clock)
+    for other in others:
+        pace(other, clock, 0.2, 0.02, streams=10)
+    pace(slow, clock, 2.0, 0.2, streams=10)
+    slow.look(others)
+    come_back(slow, clock)
+    slow.take()
+    slow.started(clock())
+    pace(slow, clock, 2.0, 0.2, streams=1)
+    slow.look(others)
+    assert not slow.eligible
+    clock.now += ejection_s(1)
+    assert not slow.due, "for longer than the first time"
+
+
 def test_at_most_half_of_a_pool_is_left_out_for_being_slow(clock: Clock) -> None:
     pool = endpoints(4, clock)
     for number, one in enumerate(pool):
