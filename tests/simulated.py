@@ -6,10 +6,15 @@ import json
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any
+
+import httpx2
+
+from bench.simulated_engine.options import Options
+from bench.simulated_engine.server import serving
 
 Json = dict[str, Any]
 
@@ -70,3 +75,13 @@ def _url(process: subprocess.Popen[str]) -> str:
     url = process.stdout.readline().strip()
     assert url, f"{process.args!r} ended with {process.wait()}"
     return url
+
+
+@asynccontextmanager
+async def client_of(**options: Any) -> AsyncIterator[httpx2.AsyncClient]:
+    """Serve in this process' event loop; gives a client of it."""
+    async with (
+        serving(Options(**options)) as url,
+        httpx2.AsyncClient(base_url=url, timeout=20, trust_env=False) as client,
+    ):
+        yield client

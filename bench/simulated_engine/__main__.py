@@ -80,7 +80,7 @@ async def _serve(args: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, asked.set)
-    async with serving(options(args), args.host, args.port) as url:
+    async with serving(options(args), args.host, args.port, when_dead=asked.set) as url:
         print(url, flush=True)
         await asked.wait()
 

@@ -61,10 +61,11 @@ class Core:
         return compose(ask, self.author)
 
     async def run(self) -> None:
-        """Let time pass, and send signs of life, until cancelled."""
+        """Let time pass, and send signs of life where the family does, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.pace.run(), name="pace")
-            tasks.create_task(self._keep_alive(), name="keep alive")
+            if self.options.family == "tgi":
+                tasks.create_task(self._keep_alive(), name="keep alive")
 
     def begin(self, job: Job) -> Flow:
         """Put the reply in the queue.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 
 import orjson
 import uvicorn
@@ -107,8 +108,21 @@ def configure(application: Application) -> uvicorn.Config:
 
 
 @asynccontextmanager
-async def serving(options: Options, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
+async def serving(
+    options: Options,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    when_dead: Callable[[], None] = lambda: None,
+) -> AsyncIterator[str]:
     """Serve within the block; gives the URL.
+
+    Args:
+        options: of the engine.
+        host: to listen on.
+        port: to listen on; any that is free if 0.
+        when_dead: called if the engine breaks. Its requests are ended, and the exception leaves
+            the block at its end.
 
     Raises:
         OSError: the port is taken.
@@ -119,8 +133,15 @@ async def serving(options: Options, host: str = "127.0.0.1", port: int = 0) -> A
         url = f"http://{host}:{listening.getsockname()[1]}"
         serve = asyncio.create_task(server.serve([listening]), name="serve")
         run = asyncio.create_task(core.run(), name="engine")
+        run.add_done_callback(partial(_notice, core, when_dead))
         async with _ended(server, serve, run):
             yield url
+
+
+def _notice(core: Core, when_dead: Callable[[], None], run: asyncio.Task[None]) -> None:
+    if not run.cancelled() and run.exception():
+        core.pace.cut_all()
+        when_dead()
 
 
 class _Server(uvicorn.Server):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -13,23 +11,13 @@ import httpx2
 import pytest
 
 from bench.simulated_engine.author import LengthLaw, Recorded
-from bench.simulated_engine.options import Options
 from bench.simulated_engine.profiles import NO_OP, PROFILES
-from bench.simulated_engine.server import serving
+from tests.simulated import client_of as engine
 
 Json = dict[str, Any]
 #: A step a hundredth of a second, one sequence at a time.
 SLOW = replace(NO_OP, weights_s=0.01, max_batch=1)
 CHAT: Json = {"messages": [{"role": "user", "content": "Why?"}], "model": "tgi"}
-
-
-@asynccontextmanager
-async def engine(**options: Any) -> AsyncIterator[httpx2.AsyncClient]:
-    async with (
-        serving(Options(**options)) as url,
-        httpx2.AsyncClient(base_url=url, timeout=20, trust_env=False) as client,
-    ):
-        yield client
 
 
 def events(text: str) -> list[Json | str]:
@@ -273,55 +261,3 @@ async def test_beyond_the_permits_it_is_overloaded_at_once() -> None:
     assert native == [said]
     error = {"message": "Model is overloaded", "http_status_code": 422}
     assert chat == [{"error": error}, "[DONE]"]
-
-
-# --- time ---
-
-
-async def test_silence_is_broken_by_comments_even_while_queued() -> None:
-    async with engine(profile=SLOW, keep_alive_s=0.1) as client:
-        long = {"inputs": "a", "parameters": {"max_new_tokens": 60}}
-        running = asyncio.create_task(client.post("/generate", json=long))
-        while not (await client.get("/control")).json()["in_flight"]:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        queued = await client.post("/v1/chat/completions", json=CHAT | {"stream": True})
-        await running
-    assert queued.text.startswith(":\n\n:\n\n")
-    assert "data: [DONE]" in queued.text
-
-
-@pytest.mark.parametrize("stream", [True, False])
-async def test_closing_the_connection_ends_the_sequence_within_a_step(stream: bool) -> None:
-    async with engine(profile=SLOW) as client:
-        long = CHAT | {"max_tokens": 900, "stream": stream}
-        asking = asyncio.create_task(client.post("/v1/chat/completions", json=long))
-        while not (await client.get("/control")).json()["running"]:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
-        asking.cancel()
-        async with asyncio.timeout(2):
-            while (await client.get("/control")).json()["running"]:  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
-        metrics = (await client.get("/metrics")).text
-    assert 'tgi_request_failure{err="dropped"} 1' in metrics
-
-
-async def test_gauges_of_the_queue_are_absent_until_the_first_request() -> None:
-    async with engine() as client:
-        before = (await client.get("/metrics")).text
-        await client.post("/generate", json={"inputs": "Why?"})
-        after = (await client.get("/metrics")).text
-    for name in ("tgi_queue_size", "tgi_batch_current_size"):
-        assert name not in before
-        assert f"{name} 0" in after
-
-
-async def test_time_passes_as_the_profile_says_scaled() -> None:
-    profile = PROFILES["llama-70b-4xa100"]
-    loop = asyncio.get_running_loop()
-    async with engine(profile=profile, time_scale=0.1, lengths=LengthLaw(999, 0)) as client:
-        began = loop.time()
-        await client.post("/v1/chat/completions", json=CHAT | {"max_tokens": 100})
-        passed_s = loop.time() - began
-    wanted_s = 0.1 * 100 * profile.step_s(1, 60)
-    # Never faster; slower only as this machine is.
-    assert wanted_s <= passed_s < 20 * wanted_s
