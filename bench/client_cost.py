@@ -29,7 +29,8 @@ from services.runtime.engine import EngineClient
 
 SHORT_TOKENS: Final = 8
 HEAD: Final = (
-    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
+    b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n"
 )
 PROMPT: Final = "Why is the sky blue? " * 20
 
