@@ -82,7 +82,7 @@ class Usage(Passed):
 
 
 class Sampling(Sent):
-    """How node texts are sampled; what is left out is the engine's default."""
+    """How node texts are sampled: greedily and to the worker's limit of tokens unless told."""
 
     max_tokens: int | None = Field(
         None, ge=1, le=8192, description="limit of each node's text, in tokens"

@@ -313,6 +313,7 @@ class Planner:
             log.warning("plan_rejected", error=error.message)
             draft.ending = "unparsable"
         finally:
+            draft.endpoint = stream.endpoint  # it may have gone elsewhere before its first token
             draft.plan_ms += _ms_since(started)
 
     async def _refuse(self, request: str, error: SkelgraphError, headers: dict[str, str]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from types import TracebackType
+from typing import Literal, Protocol, Self
 
 from proto.errors import EngineError
 from proto.messages import FinishReason, Usage
@@ -40,6 +41,7 @@ class ChatCall:
         stop: texts that end the reply; an engine with a limit gets the first ones.
         grammar: what the reply must match; left out where the engine knows no grammar.
         repetition_penalty: 1 is none; left out where the engine has no such field.
+        priority: in the engine's own terms; left out where it has no such field.
     """
 
     messages: tuple[ChatMessage, ...]
@@ -50,6 +52,7 @@ class ChatCall:
     stop: tuple[str, ...] = ()
     grammar: Grammar | None = None
     repetition_penalty: float | None = None
+    priority: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +92,84 @@ class EngineLimits:
     check_s: float = 15.0
 
 
+@dataclass(frozen=True, slots=True)
+class Went:
+    """How a stream went, once it was left. Instants are monotonic seconds.
+
+    Args:
+        started_at: when it was entered.
+        first_at: when its first token came; None if none did.
+        last_at: when its latest token came.
+        tokens: how many events with tokens came.
+        complete: whether the reply came to its end.
+        failure: what the engine did wrong; None also where the caller went.
+    """
+
+    started_at: float
+    first_at: float | None
+    last_at: float | None
+    tokens: int
+    complete: bool
+    failure: EngineError | None
+
+
 class StreamWatcher(Protocol):
     """Hears how the streams of an endpoint go."""
 
-    def started(self) -> None:
+    def started(self, now: float) -> None:
         """Note that a stream was entered."""
 
-    def answered(self, started_at: float) -> None:
-        """Note that the stream entered at `started_at`, monotonic seconds, has text or an end."""
+    def heard(self, started_at: float, now: float, gap_s: float | None) -> None:
+        """Note that the stream entered at `started_at` has another token.
 
-    def ended(self, started_at: float, failure: EngineError | None) -> None:
-        """Note that the stream entered at `started_at` was left, and what its engine did wrong."""
+        Args:
+            started_at: when the stream was entered, monotonic seconds.
+            now: monotonic seconds.
+            gap_s: from the token before it; None if it is the first.
+        """
+
+    def ended(self, went: Went) -> None:
+        """Note that a stream was left."""
+
+
+class EngineStream(Protocol):
+    """A reply as it is decoded: an async context manager and an async iterator of `Chunk`.
+
+    Entering it sends the call. Entering and iterating raise:
+
+        EngineUnavailable: the engine cannot be reached.
+        EngineOverloaded: it is at its limit.
+        EngineRejected, PromptTooLong: it refused the call.
+        EngineTimedOut: one of the limits has passed.
+        EngineCutOff: the reply broke off.
+        EngineError: it failed in another way.
+    """
+
+    @property
+    def endpoint(self) -> str:
+        """The URL that is asked; of a pool, before it is entered, that which likely will be."""
+
+    @property
+    def first_token_ms(self) -> float | None:
+        """From entering to the first text; None before it."""
+
+    @property
+    def completion(self) -> Completion:
+        """How the reply ended; only once the iteration has ended."""
+
+    async def __aenter__(self) -> Self:
+        """Send the call."""
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Leave the reply; if it has not ended, the engine stops decoding."""
+
+    def __aiter__(self) -> Self:
+        """Return the iterator of the chunks."""
+
+    async def __anext__(self) -> Chunk:
+        """Return the next piece of the reply."""

@@ -1,23 +1,53 @@
-"""What differs between engine families, in one table; and which of them answers at a URL.
+"""What differs between engine families, in one table. Pure.
 
-Sources: TGI 3.3.7 (router), llama.cpp server, the API references of vLLM (`structured_outputs`
-since 0.11, the `guided_*` fields are gone since 0.12) and SGLang (`regex`).
+Nothing outside of this module compares the name of a family. Sources: TGI 3.3.7 (router), the
+README of llama.cpp's server, and the API references of vLLM (`structured_outputs` since 0.11, the
+`guided_*` fields are gone since 0.12) and SGLang (`regex`, `priority`, `continue_final_message`).
+Which family answers at a URL is found out by :mod:`services.runtime.probing`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import PurePath
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
 
-import httpx2
-
-from proto.errors import EngineRejected, EngineUnavailable
 from services.runtime.calls import ChatCall, Grammar
 
 Fields = dict[str, Any]
 Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What tells a family: a JSON object at `path`, with `field`.
+
+    Args:
+        path: of the route that only this family has.
+        field: that is in its answer.
+        model: fields of the answer that may name the model, best first.
+    """
+
+    path: str
+    field: str
+    model: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gauges:
+    """Names of a family's metrics at `/metrics`; empty where it has none.
+
+    Args:
+        queued: gauge of the requests that wait.
+        running: gauge of the requests that are decoded.
+        cache_hits: counter of the prompt tokens that were found in the prefix cache.
+        cache_queries: counter of the prompt tokens that were looked for.
+    """
+
+    queued: str = ""
+    running: str = ""
+    cache_hits: str = ""
+    cache_queries: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,72 +58,132 @@ class Dialect:
         name: of the family.
         model: what to send as `model`. TGI takes anything but "tgi" for an adapter.
         served_model: the model behind it, where the engine tells; for reports.
-        grammar: the fields that constrain the reply; None if the family knows no grammar.
+        mark: the route by which it is known; None if only `/v1/models` may tell.
+        owned_by: what `/v1/models` says of its models.
+        grammar_form: the form of grammar that it takes; None if it takes none.
+        grammar: the fields that constrain the reply, if it takes a grammar.
+        continuation: fields by which a last message of the assistant is gone on with, not
+            answered; empty if that needs no field; None if the family cannot.
         repetition_field: the field of the repetition penalty, if there is one.
+        priority_field: the field of a call's priority, if there is one. (vLLM takes lower
+            numbers first, SGLang by default higher ones; both only if started for it.)
         max_stop: how many stop texts it takes; None if any number.
         top_p_below_one: whether it refuses `top_p = 1`; then 1, which is its default, is
             left out. (Temperature 0 is greedy in all of them, and is always sent.)
         cached_tokens: where the last event says how many prompt tokens were cached.
+        overloaded: words (a regex) of its refusals at its limit, beside status 429.
+        too_long: words (a regex) of its refusals of a prompt that does not fit.
+        gauges: names of its metrics.
         always: fields of every call.
     """
 
     name: str
-    model: str
+    model: str = "default"
     served_model: str = ""
+    mark: Mark | None = None
+    owned_by: str | None = None
+    grammar_form: Literal["regex", "gbnf"] | None = None
     grammar: Callable[[Grammar], Fields] | None = None
+    continuation: Json | None = None
     repetition_field: str | None = None
+    priority_field: str | None = None
     max_stop: int | None = None
     top_p_below_one: bool = False
     cached_tokens: tuple[tuple[str, ...], ...] = (
         ("usage", "prompt_tokens_details", "cached_tokens"),
     )
+    overloaded: str = "at capacity"
+    too_long: str = "context_length_exceeded"
+    gauges: Gauges = Gauges()
     always: Json = field(default_factory=dict)
 
+
+_GO_ON: Final = {"continue_final_message": True, "add_generation_prompt": False}
 
 TGI: Final = Dialect(
     name="tgi",
     model="tgi",
+    mark=Mark("/info", "model_id", ("model_id",)),
+    grammar_form="regex",
     grammar=lambda grammar: {"response_format": {"type": "regex", "value": grammar.regex}},
+    continuation={},
     max_stop=4,
     top_p_below_one=True,
+    overloaded="Model is overloaded",
+    too_long=(
+        r"must have less than \d+ tokens|`inputs` tokens \+ `max_new_tokens` must be"
+        r"|`truncate` must be"
+    ),
+    gauges=Gauges(queued="tgi_queue_size", running="tgi_batch_current_size"),
 )
 VLLM: Final = Dialect(
     name="vllm",
-    model="default",
+    owned_by="vllm",
+    grammar_form="regex",
     grammar=lambda grammar: {"structured_outputs": {"regex": grammar.regex}},
+    continuation=_GO_ON,
     repetition_field="repetition_penalty",
+    priority_field="priority",
+    overloaded="too many requests|server is overloaded",
+    too_long="maximum context length|longer than the maximum model length",
+    gauges=Gauges(
+        queued="vllm:num_requests_waiting",
+        running="vllm:num_requests_running",
+        cache_hits="vllm:prefix_cache_hits_total",
+        cache_queries="vllm:prefix_cache_queries_total",
+    ),
 )
 SGLANG: Final = Dialect(
     name="sglang",
-    model="default",
+    owned_by="sglang",
+    grammar_form="regex",
     grammar=lambda grammar: {"regex": grammar.regex},
+    continuation={"continue_final_message": True},
     repetition_field="repetition_penalty",
+    priority_field="priority",
+    overloaded="queue is full|aborted by a higher priority",
+    too_long="longer than the model's context length|maximum allowed length",
+    gauges=Gauges(
+        queued="sglang:num_queue_reqs",
+        running="sglang:num_running_reqs",
+        cache_hits="sglang:cached_tokens_total",
+        cache_queries="sglang:prompt_tokens_total",
+    ),
 )
 LLAMACPP: Final = Dialect(
     name="llamacpp",
-    model="default",
+    mark=Mark("/props", "default_generation_settings", ("model_alias", "model_path")),
+    owned_by="llamacpp",
+    grammar_form="gbnf",
     grammar=lambda grammar: {"grammar": grammar.gbnf},
+    continuation={},
     repetition_field="repeat_penalty",
     cached_tokens=(
         ("usage", "prompt_tokens_details", "cached_tokens"),
         ("timings", "cache_n"),
     ),
+    overloaded="no slot available",
+    too_long="exceeds the available context size|exceed_context_size_error",
+    gauges=Gauges(queued="llamacpp:requests_deferred", running="llamacpp:requests_processing"),
     always={"cache_prompt": True},
 )
-PLAIN: Final = Dialect(name="plain", model="default", max_stop=4)
+PLAIN: Final = Dialect(name="plain", max_stop=4)
 
 DIALECTS: Final[Mapping[str, Dialect]] = {
     dialect.name: dialect for dialect in (TGI, VLLM, SGLANG, LLAMACPP, PLAIN)
 }
 
 
-def parameters(call: ChatCall, dialect: Dialect, *, model: str | None = None) -> Fields:
+def parameters(
+    call: ChatCall, dialect: Dialect, *, model: str | None = None, constrained: bool = True
+) -> Fields:
     """Return the arguments of huggingface_hub's `chat_completion` for `call`.
 
     Args:
         call: what is asked.
         dialect: of the engine that is asked.
         model: name to send instead of the dialect's.
+        constrained: whether to send the call's grammar.
     """
     return {
         "messages": [{"role": turn.role, "content": turn.content} for turn in call.messages],
@@ -105,7 +195,7 @@ def parameters(call: ChatCall, dialect: Dialect, *, model: str | None = None) ->
         "stop": list(call.stop[: dialect.max_stop]) or None,
         "stream": True,
         "stream_options": {"include_usage": True},
-        "extra_body": _extra(call, dialect),
+        "extra_body": _extra(call, dialect, constrained=constrained),
     }
 
 
@@ -114,12 +204,16 @@ def _top_p(call: ChatCall, dialect: Dialect) -> float | None:
     return None if refused else call.top_p
 
 
-def _extra(call: ChatCall, dialect: Dialect) -> Fields:
+def _extra(call: ChatCall, dialect: Dialect, *, constrained: bool) -> Fields:
     extra: Fields = dict(dialect.always)
-    if call.grammar and dialect.grammar:
+    if call.grammar and dialect.grammar and constrained:
         extra |= dialect.grammar(call.grammar)
+    if call.messages and call.messages[-1].role == "assistant" and dialect.continuation:
+        extra |= dialect.continuation
     if call.repetition_penalty is not None and dialect.repetition_field:
         extra[dialect.repetition_field] = call.repetition_penalty
+    if call.priority is not None and dialect.priority_field:
+        extra[dialect.priority_field] = call.priority
     return extra
 
 
@@ -132,51 +226,3 @@ def cached_tokens(dialect: Dialect, event: Json) -> int | None:
         if isinstance(found, int):
             return found
     return None
-
-
-async def probe(url: str, http: httpx2.AsyncClient) -> Dialect:
-    """Return the dialect of the engine at `url` (without `/v1`), its model names filled in.
-
-    Raises:
-        EngineUnavailable: it is still loading.
-        EngineRejected: it wants another key.
-        httpx2.HTTPError: it cannot be reached.
-    """
-    props = await _get(f"{url}/props", http)
-    if props is not None and "default_generation_settings" in props:
-        return replace(LLAMACPP, served_model=_llamacpp_model(props))
-    info = await _get(f"{url}/info", http)
-    if info is not None and "model_id" in info:
-        return replace(TGI, served_model=str(info["model_id"]))
-    return _from_models(await _get(f"{url}/v1/models", http) or {})
-
-
-def _llamacpp_model(props: Json) -> str:
-    alias = props.get("model_alias")
-    return PurePath(str(alias or props.get("model_path") or "")).name
-
-
-def _from_models(listed: Json) -> Dialect:
-    data = listed.get("data")
-    first = data[0] if isinstance(data, list) and data else None
-    if not isinstance(first, Mapping):
-        return PLAIN
-    family = {"vllm": VLLM, "sglang": SGLANG, "llamacpp": LLAMACPP}
-    model = str(first.get("id") or PLAIN.model)
-    return replace(family.get(str(first.get("owned_by")), PLAIN), model=model, served_model=model)
-
-
-async def _get(url: str, http: httpx2.AsyncClient) -> Json | None:
-    """Return the JSON object at `url`; None if there is none."""
-    reply = await http.get(url)
-    if reply.status_code in {401, 403}:
-        raise EngineRejected(f"{url}: HTTP {reply.status_code}")
-    if reply.status_code in {502, 503, 504}:
-        raise EngineUnavailable(f"{url}: HTTP {reply.status_code}")
-    if reply.status_code != httpx2.codes.OK:
-        return None
-    try:
-        body = reply.json()
-    except ValueError:
-        return None
-    return body if isinstance(body, dict) else None

@@ -8,31 +8,41 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping
-from types import TracebackType
-from typing import Self, TypeVar, cast
+from collections.abc import AsyncGenerator, Awaitable, Mapping
+from types import AsyncGeneratorType, TracebackType
+from typing import Self, TypeVar
 
-import structlog
-from huggingface_hub import AsyncInferenceClient, ChatCompletionStreamOutput
+from huggingface_hub import AsyncInferenceClient
 
-from proto.errors import EngineCutOff, EngineError, EngineTimedOut, EngineUnavailable
+from proto.errors import (
+    EngineCutOff,
+    EngineError,
+    EngineRejected,
+    EngineTimedOut,
+    PromptTooLong,
+)
+from services.runtime import events
 from services.runtime.calls import (
     ChatCall,
     ChatMessage,
     Chunk,
     Completion,
     EngineLimits,
+    EngineStream,
     Grammar,
     StreamWatcher,
+    Went,
 )
-from services.runtime.dialects import Dialect, parameters, probe
+from services.runtime.deadlines import next_deadline
+from services.runtime.dialects import parameters
 from services.runtime.engine_errors import FAULTS, explain
-from services.runtime.engine_http import Wire, answering, base_url
+from services.runtime.engine_link import EngineLink
 from services.runtime.reply import Piece, Reply
 
 __all__ = [
     "ChatCall",
     "ChatMessage",
+    "ChatStream",
     "Chunk",
     "Completion",
     "EngineClient",
@@ -42,23 +52,18 @@ __all__ = [
     "StreamWatcher",
 ]
 
-log = structlog.get_logger()
-
 T = TypeVar("T")
 
 
-class EngineStream:
-    """A reply as it is decoded: an async context manager and an async iterator of `Chunk`.
+class ChatStream:
+    """A reply of one endpoint; see `EngineStream` for what it is and raises.
 
-    Entering it sends the call and waits until the engine has taken it. Entering and iterating
-    raise:
-
-        EngineUnavailable: it cannot be reached.
-        EngineOverloaded: it is at its limit.
-        EngineRejected, PromptTooLong: it refused the call.
-        EngineTimedOut: one of the limits has passed.
-        EngineCutOff: the reply broke off.
-        EngineError: it failed in another way.
+    Args:
+        client: of the endpoint.
+        call: what is asked.
+        headers: to send with it.
+        watcher: hears how it goes.
+        since: when the limits began to run, monotonic seconds; when it is entered if None.
 
     Attributes:
         endpoint: the URL that is asked.
@@ -68,11 +73,12 @@ class EngineStream:
 
     def __init__(
         self,
-        client: EngineClient,
+        client: EngineLink,
         call: ChatCall,
         *,
         headers: Mapping[str, str] | None = None,
         watcher: StreamWatcher | None = None,
+        since: float | None = None,
     ) -> None:
         self.endpoint = client.url
         self.started_at = 0.0
@@ -81,10 +87,17 @@ class EngineStream:
         self._call = call
         self._headers = headers or {}
         self._watcher = watcher
+        self._since = since
         self._hub: AsyncInferenceClient | None = None
-        self._events: AsyncIterator[ChatCompletionStreamOutput] | None = None
+        self._events: AsyncGenerator[str, None] | None = None
         self._reply: Reply | None = None
-        self._decoded_at: float | None = None
+        self._constrained = False
+        self._refusal: EngineRejected | None = None
+        self._first_at: float | None = None
+        self._last_at: float | None = None
+        self._tokens = 0
+        self._timeout: asyncio.Timeout | None = None
+        self._given_up = ""
         self._failure: EngineError | None = None
         self._completion: Completion | None = None
 
@@ -97,10 +110,12 @@ class EngineStream:
 
     async def __aenter__(self) -> Self:
         self.started_at = time.monotonic()
+        if self._since is None:
+            self._since = self.started_at
         if self._watcher:
-            self._watcher.started()
+            self._watcher.started(self.started_at)
         try:
-            await self._guarded(self._open())
+            await self._begin()
         except BaseException:
             await self._leave()
             raise
@@ -119,42 +134,78 @@ class EngineStream:
 
     async def __anext__(self) -> Chunk:
         while self._completion is None and self._failure is None:
-            piece = await self._guarded(self._next())
+            piece = await self._following()
             if piece is None:
-                self._finish()
+                if text := self._finish():
+                    return Chunk(text)
             elif piece.decodes:
-                self._decoded_at = time.monotonic()
+                self._note_token()
                 if piece.text:
                     return self._chunk(piece.text)
         raise StopAsyncIteration
 
+    def give_up(self, words: str) -> None:
+        """Have whoever waits for this reply get `EngineTimedOut` now, with `words`."""
+        self._given_up = words
+        if self._timeout and not self._timeout.expired():
+            self._timeout.reschedule(asyncio.get_running_loop().time())
+
+    async def _begin(self) -> None:
+        grammar = self._call.grammar
+        self._constrained = grammar is not None and self._client.takes(grammar)
+        try:
+            await self._guarded(self._open())
+        except EngineRejected as refusal:
+            await self._begin_again(refusal)
+
+    async def _begin_again(self, refusal: EngineRejected) -> None:
+        """Ask without the grammar, if that may be what was refused; else raise `refusal`."""
+        if not self._constrained or self._tokens or isinstance(refusal, PromptTooLong):
+            raise refusal
+        await self._hang_up()
+        self._constrained, self._failure, self._refusal = False, None, refusal
+        await self._guarded(self._open())
+
     async def _open(self) -> None:
-        dialect = await self._client.dialect()
+        client = self._client
+        dialect = await client.dialect()
         self._reply = Reply(dialect)
-        self._hub = self._client.wire.hub(self._headers)
-        sent = parameters(self._call, dialect, model=self._client.model)
-        with self._client.wire.lent():
-            reply = await self._hub.chat_completion(**sent)
-        self._events = cast("AsyncIterator[ChatCompletionStreamOutput]", reply)
+        self._hub = client.wire.hub(self._headers)
+        constrained = self._constrained
+        sent = parameters(self._call, dialect, model=client.model, constrained=constrained)
+        with client.wire.lent() as loan:
+            await self._hub.chat_completion(**sent)
+        self._events = loan.events()
+
+    async def _following(self) -> Piece | None:
+        try:
+            return await self._guarded(self._next())
+        except EngineRejected as refusal:
+            await self._begin_again(refusal)
+            return Piece("", decodes=False)
 
     async def _next(self) -> Piece | None:
         if self._events is None or self._reply is None:
             raise RuntimeError("a stream is to be entered with `async with`, and read within")
-        event = await anext(self._events, None)
-        return None if event is None else self._reply.take(event)
+        data = await anext(self._events, None)
+        if data is None or data.strip() == events.DONE:
+            return None
+        return self._reply.take(events.read(data))
 
     async def _guarded(self, step: Awaitable[T]) -> T | None:
         """Await `step` within the limits; its faults come out as types of `proto.errors`."""
         limit, left_s = self._left()
         try:
-            async with asyncio.timeout(left_s):
+            async with asyncio.timeout(left_s) as self._timeout:
                 return await step
         except EngineError as error:
             self._fail(error)
         except FAULTS as error:
             self._fail(self._explain(error), cause=error)
         except TimeoutError:
-            self._fail(EngineTimedOut(limit))
+            self._fail(EngineTimedOut(self._given_up or limit))
+        finally:
+            self._timeout = None
         return None
 
     def _explain(self, fault: Exception) -> EngineError:
@@ -170,80 +221,79 @@ class EngineStream:
 
     def _left(self) -> tuple[str, float]:
         """Return the limit that passes next, in words, and the seconds left of it."""
-        limits, now = self._client.limits, time.monotonic()
-        total = (self.started_at + limits.total_s, f"not done in {limits.total_s:g} s")
-        if self._decoded_at is None:
-            first_s = limits.first_token_s
-            step = (self.started_at + first_s, f"no text in {first_s:g} s")
-        else:
-            between_s = limits.between_tokens_s
-            step = (self._decoded_at + between_s, f"no more text in {between_s:g} s")
-        deadline, words = min(step, total)
-        return words, deadline - now
+        now = time.monotonic()
+        since = now if self._since is None else self._since
+        ended = bool(self._reply and self._reply.finish_reason)
+        deadline, words = next_deadline(self._client.limits, since, self._last_at, ended=ended)
+        return words, 0 if self._given_up else deadline - now
+
+    def _note_token(self) -> None:
+        before, now = self._last_at, time.monotonic()
+        self._last_at = now
+        self._tokens += 1
+        if before is None:
+            self._first_at = now
+            self._note_taken()
+        if self._watcher:
+            gap_s = None if before is None else now - before
+            self._watcher.heard(self.started_at, now, gap_s)
+
+    def _note_taken(self) -> None:
+        """If the call was taken without its grammar only, the grammar is what was refused."""
+        if self._refusal and self._call.grammar:
+            self._client.learn(self._call.grammar, self._refusal)
+            self._refusal = None
 
     def _chunk(self, text: str) -> Chunk:
         if self.first_token_ms is None:
             self.first_token_ms = (time.monotonic() - self.started_at) * 1000
-            self._answered()
         return Chunk(text)
 
-    def _finish(self) -> None:
+    def _finish(self) -> str:
+        """Note how the reply ended; return what of it was held back."""
         reply = self._reply
         if reply is None or reply.finish_reason is None:
             self._failure = EngineCutOff("it ended without a finish reason")
             raise self._failure
-        model = self._client.model or self._client.served_model or reply.model
+        if rest := reply.rest():
+            return rest
+        client = self._client
+        model = client.model or client.served_model or reply.model
         self._completion = Completion(reply.finish_reason, reply.usage, model, self.endpoint)
-        self._answered()
-
-    def _answered(self) -> None:
-        if self._watcher:
-            self._watcher.answered(self.started_at)
+        self._note_taken()
+        return ""
 
     async def _leave(self) -> None:
-        """Close the connection; the engine stops decoding when it sees that."""
-        hub, self._hub, self._events = self._hub, None, None
         watcher, self._watcher = self._watcher, None
         try:
-            if hub:
-                await hub.close()  # type: ignore[no-untyped-call]
+            await self._hang_up()
         finally:
             if watcher:
-                watcher.ended(self.started_at, self._failure)
+                watcher.ended(self._went())
+
+    async def _hang_up(self) -> None:
+        """Close the connection; the engine stops decoding when it sees that."""
+        hub, self._hub, opened, self._events = self._hub, None, self._events, None
+        # It runs if another task than the reader leaves; closing the response ends it then.
+        running = isinstance(opened, AsyncGeneratorType) and opened.ag_running
+        if opened and not running:
+            await opened.aclose()
+        if hub:
+            await hub.close()  # type: ignore[no-untyped-call]
+
+    def _went(self) -> Went:
+        return Went(
+            started_at=self.started_at,
+            first_at=self._first_at,
+            last_at=self._last_at,
+            tokens=self._tokens,
+            complete=self._completion is not None,
+            failure=self._failure,
+        )
 
 
-class EngineClient:
-    """One endpoint.
-
-    Args:
-        url: of the server, with or without `/v1`.
-        api_key: its key. Never a token of Hugging Face that lies about in the environment.
-        model: name to send; by default what the engine's dialect wants.
-        dialect: of the engine; asked of it before the first call if None.
-        limits: how long it may take.
-    """
-
-    def __init__(
-        self,
-        url: str,
-        *,
-        api_key: str | None = None,
-        model: str | None = None,
-        dialect: Dialect | None = None,
-        limits: EngineLimits | None = None,
-    ) -> None:
-        self.url = base_url(url)
-        self.model = model
-        self.limits = limits or EngineLimits()
-        self.wire = Wire(self.url, api_key=api_key, connect_s=self.limits.connect_s)
-        self._dialect = dialect
-        self._probing = asyncio.Lock()
-        self._closed = False
-
-    @property
-    def served_model(self) -> str:
-        """The model's name as the engine told it; empty if it did not."""
-        return self._dialect.served_model if self._dialect else ""
+class EngineClient(EngineLink):
+    """One endpoint; see `EngineLink` for its arguments."""
 
     def stream(
         self,
@@ -251,49 +301,14 @@ class EngineClient:
         *,
         headers: Mapping[str, str] | None = None,
         watcher: StreamWatcher | None = None,
-    ) -> EngineStream:
+        since: float | None = None,
+    ) -> ChatStream:
         """Return the reply to `call`; it is sent when the stream is entered.
 
         Args:
             call: what is asked.
             headers: to send with it, such as `traceparent`.
             watcher: hears when the stream is entered and left.
+            since: when the limits began to run, monotonic seconds; when it is entered if None.
         """
-        return EngineStream(self, call, headers=headers, watcher=watcher)
-
-    async def dialect(self) -> Dialect:
-        """Return how the engine wants to be spoken to; asks it once.
-
-        Raises:
-            EngineUnavailable, EngineTimedOut, EngineRejected: it could not be asked; the next
-                call asks again.
-        """
-        if self._closed:
-            raise EngineUnavailable("the client is closed")
-        async with self._probing:
-            if self._dialect is None:
-                async with self.wire.http() as http, answering(self.url, self.limits.check_s):
-                    self._dialect = await probe(self.url, http)
-                log.info("engine_found", endpoint=self.url, dialect=self._dialect.name)
-        return self._dialect
-
-    async def check(self) -> None:
-        """Return if the engine is healthy.
-
-        Raises:
-            EngineUnavailable: it cannot be reached, or says that it is not.
-            EngineTimedOut: it did not answer in `check_s`.
-            EngineRejected: it wants another key.
-        """
-        async with self.wire.http() as http, answering(self.url, self.limits.check_s):
-            reply = await http.get(f"{self.url}/health")
-            if reply.status_code in {404, 405}:
-                reply = await http.get(f"{self.url}/v1/models")
-        if not reply.is_success:
-            raise EngineUnavailable(f"{self.url}: HTTP {reply.status_code}")
-        await self.dialect()
-
-    async def close(self) -> None:
-        """Close all connections; streams that are open break off."""
-        self._closed = True
-        await self.wire.close()
+        return ChatStream(self, call, headers=headers, watcher=watcher, since=since)

@@ -14,12 +14,7 @@ from typing import Final
 
 import httpx2
 import orjson
-from huggingface_hub.errors import (
-    InferenceTimeoutError,
-    OverloadedError,
-    TextGenerationError,
-    ValidationError,
-)
+from huggingface_hub.errors import InferenceTimeoutError
 
 from proto.errors import (
     EngineCutOff,
@@ -30,19 +25,20 @@ from proto.errors import (
     EngineUnavailable,
     PromptTooLong,
 )
+from services.runtime.dialects import DIALECTS
+from services.runtime.events import InBand, NotAnEvent
 
 MAX_DETAIL_CHARS: Final = 240
 #: This many characters in a row of the prompt make a message a quotation.
 QUOTATION_CHARS: Final = 16
 
-_TOO_LONG = re.compile(
-    r"exceeds the available context size|maximum context length|context_length_exceeded"
-    r"|must have less than \d+ tokens|`inputs` tokens \+ `max_new_tokens` must be"
-    r"|longer than the model's context length",
+# Of all families: what stands between us and an engine may speak for another one.
+_TOO_LONG = re.compile("|".join(one.too_long for one in DIALECTS.values()), re.IGNORECASE)
+_OVERLOADED = re.compile(
+    "|".join([*(one.overloaded for one in DIALECTS.values()), "overloaded", "too many requests"]),
     re.IGNORECASE,
 )
-_OVERLOADED = re.compile(r"overloaded|too many requests|queue is full|at capacity", re.IGNORECASE)
-_INVALID = re.compile(r"validation error|invalid_request|BadRequest", re.IGNORECASE)
+_INVALID = re.compile(r"validation|invalid_request|BadRequest", re.IGNORECASE)
 
 
 class Refused(Exception):
@@ -56,17 +52,14 @@ class Refused(Exception):
         super().__init__(status)
 
 
-#: What may come out of huggingface_hub while it talks to an engine that misbehaves.
+#: What may come out of huggingface_hub and its transport when an engine misbehaves.
 FAULTS: Final = (
     Refused,
+    InBand,
+    NotAnEvent,
     httpx2.HTTPError,
     httpx2.InvalidURL,
     httpx2.StreamError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    LookupError,
-    RecursionError,
 )
 
 
@@ -88,14 +81,20 @@ def explain(error: Exception, *, begun: bool, prompt: Iterable[str]) -> EngineEr
     """
     if isinstance(error, Refused):
         return _of_refusal(error, prompt)
-    if isinstance(error, TextGenerationError):
+    if isinstance(error, InBand):
         return _of_event(error, prompt)
+    if isinstance(error, NotAnEvent | httpx2.SSEError):
+        return EngineError(f"sent what is not an event of a chat completion ({_what(error)})")
     if isinstance(error, InferenceTimeoutError | httpx2.TimeoutException):
         return EngineTimedOut("no connection in time")
     if isinstance(error, httpx2.HTTPError):
         kind = EngineCutOff if begun else EngineUnavailable
         return kind(type(error).__name__)
-    return EngineError(f"sent what is not an event of a chat completion ({type(error).__name__})")
+    return EngineError(f"the stream cannot be read ({type(error).__name__})")
+
+
+def _what(error: Exception) -> str:
+    return str(error) if isinstance(error, NotAnEvent) else type(error).__name__
 
 
 def _of_refusal(refused: Refused, prompt: Iterable[str]) -> EngineError:
@@ -108,19 +107,14 @@ def _of_refusal(refused: Refused, prompt: Iterable[str]) -> EngineError:
     )
 
 
-def _of_event(error: TextGenerationError, prompt: Iterable[str]) -> EngineError:
-    said = _said(error.args[0] if error.args else "")
-    detail = _discreet(said.message, prompt)
-    if isinstance(error, OverloadedError):
-        return EngineOverloaded(detail)
-    if isinstance(error, ValidationError) and not _TOO_LONG.search(said.message):
-        return EngineRejected(detail)
-    return _kind(said, None)(detail)
+def _of_event(error: InBand, prompt: Iterable[str]) -> EngineError:
+    said = _said(error.payload)
+    return _kind(said, None)(_discreet(said.message, prompt))
 
 
 def _kind(said: _Said, status: int | None) -> type[EngineError]:
     """Return the type of error; `status` is None inside a stream, where it means nothing."""
-    if _TOO_LONG.search(said.message) or said.kind == "exceed_context_size_error":
+    if _TOO_LONG.search(said.message) or _TOO_LONG.search(said.kind):
         return PromptTooLong
     if status == 429 or said.kind == "overloaded" or _OVERLOADED.search(said.message):
         return EngineOverloaded

@@ -4,15 +4,18 @@ huggingface_hub keeps a stream's connection until its client is closed, so each 
 client of its own, and with it headers of its own. What is costly (TLS set-up, the pool of
 connections) is shared: all clients of one endpoint ride on one transport, which outlives them.
 
-A connection serves one stream: huggingface_hub stops reading at `[DONE]`, before the end of
-the body. That also means that a Service in front of several engines spreads the streams, and
-that no stream is lost to a connection that had gone stale.
+Of huggingface_hub's reply only the HTTP response is used (the hook for responses is where it
+is to be had): its own parser costs most of what a token costs, see ADR 0017.
+
+A connection serves one stream: nothing reads on after `[DONE]`, to the end of the body. That
+also means that a Service in front of several engines spreads the streams, and that no stream
+is lost to a connection that had gone stale.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from typing import Final
@@ -23,6 +26,7 @@ from huggingface_hub.utils._http import default_async_client_factory
 
 from proto.errors import EngineTimedOut, EngineUnavailable
 from services.runtime.engine_errors import Refused
+from services.runtime.events import MAX_EVENT_BYTES
 
 #: As much of an error's body is read.
 MAX_ERROR_BYTES: Final = 64 * 1024
@@ -95,21 +99,26 @@ class Wire:
         )
 
     @contextmanager
-    def lent(self) -> Iterator[None]:
+    def lent(self) -> Iterator[Loan]:
         """Have huggingface_hub use this wire within the block, in this task."""
-        token = _WIRE.set(self)
+        loan = Loan(self)
+        token = _LOAN.set(loan)
         try:
-            yield
+            yield loan
         finally:
-            _WIRE.reset(token)
+            _LOAN.reset(token)
 
-    def client(self) -> httpx2.AsyncClient:
-        """Return the client that huggingface_hub uses for one stream."""
+    def client(self, taken: Callable[[httpx2.Response], Awaitable[None]]) -> httpx2.AsyncClient:
+        """Return the client that huggingface_hub uses for one stream.
+
+        Args:
+            taken: is given the response as soon as its head is there.
+        """
         return httpx2.AsyncClient(
             transport=_Borrowed(self._transport, self._connect_s),
             trust_env=False,
             timeout=None,
-            event_hooks={"request": [self._sign], "response": [_refuse]},
+            event_hooks={"request": [self._sign], "response": [taken]},
             headers={"accept-encoding": "identity"},
         )
 
@@ -137,28 +146,52 @@ class _Borrowed(httpx2.AsyncBaseTransport):
         """Leave the lender open."""
 
 
-_WIRE: ContextVar[Wire | None] = ContextVar("engine_wire", default=None)
+class Loan:
+    """One stream's use of a wire."""
 
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._response: httpx2.Response | None = None
 
-def _client_of_this_call() -> httpx2.AsyncClient:
-    wire = _WIRE.get()
-    return wire.client() if wire else default_async_client_factory()
+    def client(self) -> httpx2.AsyncClient:
+        """Return the client for huggingface_hub."""
+        return self._wire.client(self._take)
 
+    def events(self) -> AsyncGenerator[str, None]:
+        """Return the data of the response's events; only once there is a response."""
+        if self._response is None:
+            raise RuntimeError("there is no response yet")
+        return _events_of(self._response)
 
-async def _refuse(response: httpx2.Response) -> None:
-    """Raise `Refused`, with the body, if this is not a stream of events.
+    async def _take(self, response: httpx2.Response) -> None:
+        """Keep the response, or raise `Refused`, with the body, if it is no stream of events.
 
-    huggingface_hub reads an error's body only if it has a Content-Length, takes a redirect for
-    an empty stream, and any page with status 200 for a stream without events.
-    """
-    content_type = response.headers.get("content-type", "")
-    streams = response.status_code == httpx2.codes.OK and not (
-        "json" in content_type or "html" in content_type
-    )
-    if not streams:
+        huggingface_hub reads an error's body only if it has a Content-Length, takes a redirect
+        for an empty stream, and any page with status 200 for a stream without events.
+        """
+        content_type = response.headers.get("content-type", "")
+        streams = content_type.strip().lower().startswith("text/event-stream")
+        if response.status_code == httpx2.codes.OK and streams:
+            self._response = response
+            return
         body = await _beginning(response)
         retry_after = response.headers.get("retry-after", "")
         raise Refused(response.status_code, content_type, body, retry_after)
+
+
+async def _events_of(response: httpx2.Response) -> AsyncGenerator[str, None]:
+    async for event in httpx2.EventSource(response, max_event_size=MAX_EVENT_BYTES):
+        # httpx2 hands out what has an id or a name alone; by the standard that is no event.
+        if event.data:
+            yield event.data
+
+
+_LOAN: ContextVar[Loan | None] = ContextVar("engine_loan", default=None)
+
+
+def _client_of_this_call() -> httpx2.AsyncClient:
+    loan = _LOAN.get()
+    return loan.client() if loan else default_async_client_factory()
 
 
 async def _beginning(response: httpx2.Response) -> bytes:

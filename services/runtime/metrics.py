@@ -1,6 +1,7 @@
 """All metrics of all services, in Prometheus form.
 
-Labels are bounded: pools, modes, error codes, kinds; never ids or texts.
+Labels are bounded: pools, modes, error codes, kinds, the endpoints of a pool (removed when they
+leave it); never ids or texts.
 """
 
 from __future__ import annotations
@@ -66,6 +67,25 @@ IN_FLIGHT: Final = Gauge(
     "skelgraph_in_flight", "Requests or nodes that this process holds", ["kind"]
 )
 SLOTS: Final = Gauge("skelgraph_slots", "Work that this process takes at once", ["kind"])
+ENDPOINT_IN_FLIGHT: Final = Gauge(
+    "skelgraph_endpoint_in_flight", "Streams that this process has open at an engine", ["endpoint"]
+)
+EJECTIONS: Final = Counter(
+    "skelgraph_endpoint_ejections_total",
+    "Engines left out for a time, by reason (unavailable, failures, silent, slow)",
+    ["reason"],
+)
+REFUSALS: Final = Counter(
+    "skelgraph_engine_refusals_total", "Calls refused by an engine's overload"
+)
+FAILOVERS: Final = Counter(
+    "skelgraph_engine_failovers_total",
+    "Calls sent to another engine before their first token, by error code",
+    ["code"],
+)
+HEDGES: Final = Counter(
+    "skelgraph_engine_hedges_total", "Second attempts at late calls, by result", ["result"]
+)
 
 
 def count_tokens(pool: str, prompt: int, cached: int, generated: int) -> None:

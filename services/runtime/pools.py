@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from proto.names import Pool
+from services.runtime.balance import PoolPolicy
 from services.runtime.calls import EngineLimits
 from services.runtime.dialects import DIALECTS
 from services.runtime.endpoints import EnginePool
@@ -22,5 +23,13 @@ def engine_pool(settings: EngineSettings, pool: Pool) -> EnginePool:
             first_token_s=settings.first_token_timeout_s,
             between_tokens_s=settings.between_tokens_timeout_s,
             total_s=settings.total_timeout_s,
+        ),
+        policy=PoolPolicy(
+            load_factor=settings.load_factor,
+            max_in_flight=settings.max_in_flight,
+            silent_after_s=settings.silent_after_s,
+            overload_wait_s=settings.overload_wait_s,
+            hedge_percentile=settings.hedge_percentile,
+            resolve_every_s=settings.resolve_every_s,
         ),
     )

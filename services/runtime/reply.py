@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from huggingface_hub import ChatCompletionStreamOutput
-
 from proto.errors import EngineCutOff
 from proto.messages import FinishReason, Usage
 from services.runtime.dialects import Dialect, cached_tokens
+from services.runtime.events import Event, NotAnEvent, mended
 
 #: What engines call an end at the limit of tokens; every other end is "stop".
 _LENGTH: Final = frozenset({"length", "max_tokens"})
 #: The engine gave the reply up: its text is not whole.
 _GAVE_UP: Final = frozenset({"abort", "error"})
+#: Where models that reason put what they think; it differs from engine to engine.
+_THOUGHTS: Final = ("reasoning", "reasoning_content")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,9 @@ class Piece:
 
     text: str
     decodes: bool
+
+
+_NOTHING: Final = Piece("", decodes=False)
 
 
 class Reply:
@@ -40,48 +44,80 @@ class Reply:
         self.usage = Usage()
         self.model = ""
         self._dialect = dialect
+        self._half = ""
 
-    def take(self, event: ChatCompletionStreamOutput) -> Piece:
+    def take(self, event: Event) -> Piece:
         """Fold `event` in and return what it adds.
 
         Raises:
             EngineCutOff: the engine says that it gave up.
-            TypeError: a field is not of its type; other errors of that kind where
-                huggingface_hub let something else than an event pass.
+            NotAnEvent: a field is not of its type.
         """
-        self.model = event.model or self.model
+        model = event.get("model")
+        if isinstance(model, str) and model:
+            self.model = model
         self._note_usage(event)
-        if not event.choices:
-            return Piece("", decodes=False)
-        choice = event.choices[0]
-        self._note_end(choice.finish_reason)
-        return _piece(choice.delta)
+        choice = _first(event.get("choices"))
+        if choice is None:
+            return _NOTHING
+        self._note_end(choice.get("finish_reason"))
+        return self._piece(choice.get("delta"))
 
-    def _note_usage(self, event: ChatCompletionStreamOutput) -> None:
-        usage = event.usage
-        if usage is None:
+    def rest(self) -> str:
+        """Return what was held back: half a character whose other half never came."""
+        half, self._half = self._half, ""
+        return mended(half)
+
+    def _piece(self, delta: object) -> Piece:
+        if delta is None:
+            return _NOTHING
+        if not isinstance(delta, dict):
+            raise NotAnEvent("delta")
+        text = delta.get("content") or ""
+        if not isinstance(text, str):
+            raise NotAnEvent("content")
+        # A model that reasons decodes long before it has a text to show.
+        thinks = any(delta.get(name) for name in _THOUGHTS)
+        return Piece(self._whole(text), decodes=bool(text or thinks))
+
+    def _whole(self, text: str) -> str:
+        """Return `text` in whole characters; half of one at its end waits for the next event."""
+        if text.isascii() and not self._half:
+            return text
+        text, self._half = self._half + text, ""
+        if text and "\ud800" <= text[-1] <= "\udbff":
+            text, self._half = text[:-1], text[-1]
+        return mended(text)
+
+    def _note_usage(self, event: Event) -> None:
+        usage = event.get("usage")
+        if not isinstance(usage, dict):
             return
-        told = {"usage": usage, "timings": getattr(event, "timings", None)}
         self.usage = Usage(
-            prompt_tokens=int(usage.prompt_tokens or 0),
-            cached_tokens=cached_tokens(self._dialect, told) or 0,
-            generated_tokens=int(usage.completion_tokens or 0),
+            prompt_tokens=_count(usage.get("prompt_tokens")),
+            cached_tokens=_count(cached_tokens(self._dialect, event)),
+            generated_tokens=_count(usage.get("completion_tokens")),
         )
 
-    def _note_end(self, reason: str | None) -> None:
+    def _note_end(self, reason: object) -> None:
         if not reason:
             return
+        if not isinstance(reason, str):
+            raise NotAnEvent("finish_reason")
         if reason in _GAVE_UP:
             raise EngineCutOff(f"finish reason {reason}")
         self.finish_reason = "length" if reason in _LENGTH else "stop"
 
 
-def _piece(delta: Mapping[str, Any] | None) -> Piece:
-    if delta is None:
-        return Piece("", decodes=False)
-    text = delta.get("content") or ""
-    if not isinstance(text, str):
-        raise TypeError("content is not a text")
-    # A model that reasons decodes long before it has a text to show.
-    thinks = delta.get("reasoning") or delta.get("reasoning_content")
-    return Piece(text, decodes=bool(text or thinks))
+def _first(choices: object) -> Mapping[str, Any] | None:
+    if not choices:
+        return None
+    if not isinstance(choices, list) or not isinstance(choices[0], dict):
+        raise NotAnEvent("choices")
+    return choices[0]
+
+
+def _count(tokens: object) -> int:
+    """Return `tokens` if it counts some; a reply is not given up for its figures."""
+    counts = isinstance(tokens, int) and not isinstance(tokens, bool) and 0 <= tokens < 2**53
+    return int(tokens) if counts and isinstance(tokens, int) else 0

@@ -88,8 +88,12 @@ Urls = Annotated[tuple[str, ...], NoDecode]
 class EngineSettings(ServiceSettings):
     """What a service that calls engines can be told."""
 
-    large_urls: Urls = Field((), description="engines of the large pool, separated by commas")
-    small_urls: Urls = Field((), description="engines of the small pool, separated by commas")
+    large_urls: Urls = Field(
+        (),
+        description="engines of the large pool, separated by commas; dns+http://name:port stands "
+        "for every address of a headless name",
+    )
+    small_urls: Urls = Field((), description="engines of the small pool, in the same form")
     large_model: str | None = Field(None, description="model name to ask the large pool for")
     small_model: str | None = Field(None, description="model name to ask the small pool for")
     engine_api_key: SecretStr | None = Field(None, description="bearer token for the engines")
@@ -100,6 +104,33 @@ class EngineSettings(ServiceSettings):
     first_token_timeout_s: float = Field(60, gt=0, description="seconds until the first token")
     between_tokens_timeout_s: float = Field(30, gt=0, description="seconds between two tokens")
     total_timeout_s: float = Field(600, gt=0, description="seconds for one engine call")
+
+    load_factor: float = Field(
+        1.25,
+        ge=1,
+        le=100,
+        description="most streams of an engine, as a multiple of its pool's mean; more keeps a "
+        "request's calls together, less spreads them",
+    )
+    max_in_flight: int = Field(
+        128, ge=1, description="most streams that this process gives an engine at once"
+    )
+    overload_wait_s: float = Field(
+        10, ge=0, description="seconds that a call is tried again which all engines refuse as busy"
+    )
+    silent_after_s: float = Field(
+        10, gt=0, description="seconds without any token after which an engine is left out"
+    )
+    hedge_percentile: float = Field(
+        0,
+        ge=0,
+        lt=100,
+        description="percentile of the first-token times after which a call goes to a second "
+        "engine as well; 0: never",
+    )
+    resolve_every_s: float = Field(
+        5, gt=0, description="seconds between two look-ups of a dns+http:// name"
+    )
 
     def urls(self, pool: Pool) -> tuple[str, ...]:
         """The engines of `pool`.
@@ -125,8 +156,8 @@ class EngineSettings(ServiceSettings):
     @classmethod
     def _http(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
         for url in urls:
-            if not url.startswith(("http://", "https://")):
-                raise ValueError(f"{url!r} is not an http:// or https:// address")
+            if not url.startswith(("http://", "https://", "dns+http://")):
+                raise ValueError(f"{url!r} is not an http://, https:// or dns+http:// address")
         return urls
 
 

@@ -478,7 +478,7 @@ async def test_the_dialect_is_found(family: Family) -> None:
 async def test_concurrent_first_calls_probe_once() -> None:
     async with pair(script(Finish()), family="llamacpp", dialect=None) as (engine, client):
         await asyncio.gather(*(read(client.stream(CALL)) for _ in range(10)))
-        assert engine.asked == ["/props"]
+        assert engine.asked == ["/info", "/props"]
 
 
 async def test_a_failed_probe_is_not_remembered() -> None:

@@ -12,8 +12,15 @@ from typing import Any
 import httpx2
 import pytest
 
-from proto.errors import EngineRejected, PromptTooLong
-from services.runtime.engine import ChatCall, ChatMessage, EngineClient, EngineStream, Grammar
+from proto.errors import EngineTimedOut, PromptTooLong
+from services.runtime.engine import (
+    ChatCall,
+    ChatMessage,
+    EngineClient,
+    EngineLimits,
+    EngineStream,
+    Grammar,
+)
 from skelgraph.local.engine import EngineOptions
 from skelgraph.local.ports import free_port
 from skelgraph.local.process import Child
@@ -79,9 +86,11 @@ async def test_the_grammar_is_kept(client: EngineClient) -> None:
     assert stream.completion.finish_reason == "stop"
 
 
-async def test_a_bad_grammar_is_refused(client: EngineClient) -> None:
-    with pytest.raises(EngineRejected, match="grammar"):
-        await read(client.stream(ask("Hi", grammar=Grammar("root ::= (", ""))))
+async def test_a_grammar_that_it_refuses_is_left_out_and_remembered(client: EngineClient) -> None:
+    bad, good = Grammar("root ::= (", ""), Grammar('root ::= "yes"', "yes")
+    assert await read(client.stream(ask("Hi", grammar=bad)))
+    assert not client.takes(bad)
+    assert await read(client.stream(ask("Hi", grammar=good))) == "yes"
 
 
 async def test_a_prompt_sent_again_is_in_the_cache(client: EngineClient) -> None:
@@ -106,6 +115,33 @@ async def test_leaving_frees_the_slot_within_1_s(client: EngineClient) -> None:
         async for slots in looks:
             if slots == 0:
                 break
+
+
+async def test_the_gauges_of_the_table_are_its_own(client: EngineClient) -> None:
+    async with client.wire.http() as http:
+        told = (await http.get(f"{client.url}/metrics")).text
+    gauges = (await client.dialect()).gauges
+    assert f"\n{gauges.queued} " in told
+    assert f"\n{gauges.running} " in told
+
+
+async def test_a_time_limit_that_passes_in_its_prefill_frees_the_slot(engine_url: str) -> None:
+    hurried = EngineClient(engine_url, limits=EngineLimits(first_token_s=0.05))
+    with pytest.raises(EngineTimedOut):
+        await read(hurried.stream(ask(f"Sum up: {WORDS}", max_tokens=400)))
+    await hurried.close()
+    # During a prefill llama.cpp looks up from its work only between batches.
+    async with asyncio.timeout(30), aclosing(busy(engine_url)) as looks:
+        async for slots in looks:
+            if slots == 0:
+                break
+
+
+async def test_streams_at_once_are_whole_and_counted_apart(client: EngineClient) -> None:
+    streams = [client.stream(ask(f"Count from {n}.", max_tokens=n)) for n in range(2, 8)]
+    await asyncio.gather(*(read(stream) for stream in streams))
+    tokens = [stream.completion.usage.generated_tokens for stream in streams]
+    assert tokens == list(range(2, 8))
 
 
 async def busy(url: str) -> AsyncGenerator[int, None]:

@@ -135,7 +135,9 @@ async def test_a_failed_attempt_is_a_fact_and_its_partial_text_is_void(
     retryable: bool,
 ) -> None:
     async with ScriptedEngine(lambda _: steps) as engine:
-        await services.start("worker", "--pool", "small", small_urls=engine.url)
+        await services.start(
+            "worker", "--pool", "small", small_urls=engine.url, overload_wait_s="0"
+        )
         await queue(runtime, work(attempt=2))
         (fact,) = await until_fact(runtime, "r1", NodeFailed)
         await no_work_queued(runtime)

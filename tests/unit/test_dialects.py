@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from pathlib import Path
+from typing import Any, get_args
 
 import pytest
-from huggingface_hub import ChatCompletionStreamOutput
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +25,7 @@ from services.runtime.dialects import (
     parameters,
 )
 from services.runtime.reply import Reply
+from services.runtime.settings import EngineSettings
 
 GRAMMAR = Grammar(gbnf='root ::= "a"', regex="a")
 FULL = ChatCall(
@@ -104,8 +106,8 @@ def test_cached_tokens_are_found_where_the_engine_puts_them(
     assert cached_tokens(LLAMACPP, event) == found
 
 
-def event(**fields: Any) -> ChatCompletionStreamOutput:
-    return ChatCompletionStreamOutput.parse_obj_as_instance(fields)
+def event(**fields: Any) -> dict[str, Any]:
+    return fields
 
 
 def test_a_reply_is_folded_from_its_events() -> None:
@@ -135,3 +137,54 @@ def test_a_reply_that_the_engine_gave_up_is_not_whole() -> None:
     given_up = {"index": 0, "delta": {"content": "x"}, "finish_reason": "abort"}
     with pytest.raises(EngineCutOff):
         Reply(PLAIN).take(event(choices=[given_up]))
+
+
+def test_no_family_is_named_outside_of_the_table() -> None:
+    """A condition on a family's name would be a difference that the table does not show."""
+    literal = re.compile(r"(?:[=!]=|\bin|\bis|case)\W.*[\"'](?:tgi|vllm|sglang|llamacpp)[\"']")
+    root = Path(__file__).parents[2]
+    allowed = {root / "services/runtime/dialects.py", root / "services/runtime/settings.py"}
+    found = [
+        f"{path.relative_to(root)}:{number}"
+        for folder in ("proto", "services", "skelgraph")
+        for path in sorted((root / folder).rglob("*.py"))
+        if path not in allowed
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if literal.search(line)
+    ]
+    assert found == []
+
+
+def test_the_setting_names_the_families_of_the_table() -> None:
+    names = get_args(EngineSettings.model_fields["engine_dialect"].annotation)
+    assert set(names) == {"auto", *DIALECTS}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "fields"),
+    [
+        (TGI, {}),
+        (LLAMACPP, {}),
+        (VLLM, {"continue_final_message": True, "add_generation_prompt": False}),
+        (SGLANG, {"continue_final_message": True}),
+    ],
+)
+def test_a_reply_that_is_begun_is_gone_on_with(dialect: Dialect, fields: dict[str, Any]) -> None:
+    begun = ChatCall((ChatMessage("user", "u"), ChatMessage("assistant", "a")), max_tokens=1)
+    fresh = ChatCall((ChatMessage("user", "u"),), max_tokens=1)
+    assert parameters(begun, dialect)["extra_body"].items() >= fields.items()
+    assert not parameters(fresh, dialect)["extra_body"].keys() & {"continue_final_message"}
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
+def test_a_priority_is_sent_where_there_is_a_field_for_it(dialect: Dialect) -> None:
+    call = ChatCall((ChatMessage("user", "u"),), max_tokens=1, priority=3)
+    extra = parameters(call, dialect)["extra_body"]
+    assert ("priority" in extra) is (dialect.priority_field is not None)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=DIALECTS)
+def test_the_signals_of_every_family_are_words_that_can_be_searched_for(dialect: Dialect) -> None:
+    for words in (dialect.overloaded, dialect.too_long):
+        assert words
+        assert not re.search(words, "all is well, here is your answer")
