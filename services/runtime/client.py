@@ -42,9 +42,9 @@ from proto.messages import (
 )
 from proto.names import Header, Stream, Subjects, check_request_id
 from services.runtime.connection import ApiError, Connection
+from services.runtime.fact_reader import FactReader
 from services.runtime.facts import EventLog, StoredFact
 from services.runtime.publisher import DurablePublisher, Outcome
-from skelgraph.replay import FactReader
 
 log = structlog.get_logger()
 
