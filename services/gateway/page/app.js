@@ -132,7 +132,7 @@ function changed() {
 function paint() {
   if (!session || !isDirty) return;
   isDirty = false;
-  run.update(session.run, session.now);
+  run.update(session.run, session.now, session.player !== null);
   const { submitted } = session.run;
   document.title = submitted ? `${submitted.question.slice(0, 60)} · Skelgraph` : "Skelgraph";
   const words = spokenState(session.run);

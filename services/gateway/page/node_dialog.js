@@ -121,7 +121,12 @@ function attempts(node) {
 }
 
 function question(run) {
-  return raw(run.submitted?.question ?? "");
+  return raw([...turns(run), run.submitted?.question ?? ""].join("\n\n"));
+}
+
+/** What was said before the question. */
+function turns(run) {
+  return (run.submitted?.context ?? []).map(({ role, content }) => `[${role}] ${content}`);
 }
 
 const raw = (text) => h("p", { className: "quote raw", dir: "auto", tabIndex: 0, role: "group", "aria-label": "As it was sent" }, text);
@@ -131,6 +136,7 @@ function prompt(run, id, needs) {
   if (id === DIRECT_NODE) return [section("Prompt", question(run))];
   const lines = linesFor(run, id);
   const parts = [
+    ...turns(run),
     `Question: ${run.submitted?.question ?? ""}`,
     ...(lines.length ? [`Parts of the answer:\n${lines.join("\n")}`] : []),
     ...needs.map((need) => `[text of ${need}: ${run.nodes.get(need)?.decoded?.text ?? "not there yet"}]`),

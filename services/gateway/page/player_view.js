@@ -5,6 +5,8 @@ import { seconds } from "./format.js";
 
 /** A longer run is played faster, so that a replay takes no longer than this. */
 const COMFORTABLE_S = 40;
+/** Of the slider. */
+const STEPS = 1000;
 
 /** Make the controls; `onMoment(seconds)` is called when another moment is to be seen. */
 export function playerView(onMoment) {
@@ -19,8 +21,9 @@ export function playerView(onMoment) {
 
   button.addEventListener("click", () => (isPlaying ? pause() : play()));
   slider.addEventListener("input", () => {
-    pause();
-    move(Number(slider.value));
+    const share = Number(slider.value) / STEPS;
+    isPlaying = false;
+    move(share * lengthS);
   });
 
   function play() {
@@ -52,7 +55,7 @@ export function playerView(onMoment) {
   }
 
   function paint() {
-    slider.value = atS;
+    slider.value = lengthS ? Math.round((atS / lengthS) * STEPS) : STEPS;
     const said = `${seconds(atS)} of ${seconds(lengthS)}`;
     slider.setAttribute("aria-valuetext", said);
     setText(byId("scrub-time"), said);
@@ -67,8 +70,6 @@ export function playerView(onMoment) {
     offer(newLengthS) {
       lengthS = newLengthS;
       atS = lengthS;
-      slider.max = lengthS;
-      slider.step = Math.max(0.01, lengthS / 1000);
       speed.value = ["1", "2", "4", "8"].find((one) => lengthS / Number(one) <= COMFORTABLE_S) ?? "8";
       root.hidden = false;
       paint();

@@ -62,6 +62,7 @@ export class Player {
     this.id = id;
     this.script = script(facts);
     const accepted = facts.find((one) => one.event.type === "RequestAccepted");
+    this.submitted = accepted?.event.submitted ?? null;
     this.begunAt = accepted?.event.submitted_at ?? this.script[0]?.at ?? 0;
     this.endAt = this.script.at(-1)?.at ?? this.begunAt;
     this.rewind();
@@ -73,6 +74,7 @@ export class Player {
 
   rewind() {
     this.run = newRun(this.id, this.begunAt);
+    this.run.submitted = this.submitted; // what was asked is known to whoever plays it again
     this.cursor = 0;
     this.atS = 0;
   }

@@ -44,17 +44,17 @@ export function runView({ onCancel, onAgain }) {
     byId("list").hidden = kind !== "list";
     byId("as-graph").setAttribute("aria-pressed", kind === "graph");
     byId("as-list").setAttribute("aria-pressed", kind === "list");
-    if (run) graph.update(run);
+    if (run) (kind === "graph" ? graph : list).update(run);
   }
 
-  function paintHead(now) {
+  function paintHead(now, isOver) {
     const question = run.submitted?.question ?? "…";
     setText(title, question);
     more.hidden = question.length < LONG_TITLE;
     const state = runState(run);
     refresh(byId("run-chips"), chipSignature(run, state), () => chips(run, state));
-    byId("cancel-button").hidden = Boolean(run.end);
-    byId("again-button").hidden = !run.end || !run.submitted;
+    byId("cancel-button").hidden = isOver;
+    byId("again-button").hidden = !isOver || !run.submitted;
     byId("copy-button").hidden = run.end?.type !== "AnswerAssembled";
     const figures = figuresOf(run, now);
     refresh(byId("figures"), JSON.stringify(figures), () => figures.map(figure));
@@ -62,10 +62,10 @@ export function runView({ onCancel, onAgain }) {
   }
 
   return {
-    /** Show `shown` as it is at `now`. */
-    update(shown, now) {
+    /** Show `shown` as it is at `now`; `isOver`: the request has ended, though not yet then. */
+    update(shown, now, isOver) {
       run = shown;
-      paintHead(now);
+      paintHead(now, isOver);
       graph.update(run);
       if (!byId("list").hidden) list.update(run);
       timeline.update(run, now);
@@ -85,7 +85,7 @@ export function runView({ onCancel, onAgain }) {
 }
 
 function chipSignature(run, state) {
-  return [state, run.submitted?.mode, run.plan?.mode, run.plan?.reason, run.submitted?.adaptive].join("|");
+  return [state, run.submitted?.context?.length, run.submitted?.mode, run.plan?.mode, run.plan?.reason, run.submitted?.adaptive].join("|");
 }
 
 function chips(run, state) {
@@ -94,6 +94,7 @@ function chips(run, state) {
   return [
     h("span", { className: "chip toned", dataset: { state } }, icon(SIGNS[state]), RUN_WORDS[state]),
     mode ? h("span", { className: "chip" }, `mode ${mode}${reason}`) : null,
+    run.submitted?.context?.length ? h("span", { className: "chip" }, `after ${plural(run.submitted.context.length, "turn")}`) : null,
     run.submitted && !run.submitted.adaptive && mode === "sgd" ? h("span", { className: "chip" }, "large pool only") : null,
   ];
 }
