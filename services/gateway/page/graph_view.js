@@ -13,7 +13,8 @@ const WIDTH = { most: 210, least: 58 };
 const PLAN_WIDTH = 80;
 /** Narrower nodes show no summary. */
 const COMPACT_BELOW = 104;
-const ROW = { wide: 70, compact: 50 };
+const ROW = { wide: 66, compact: 50 };
+const ROW_GAP = 9;
 const ARROWS = { ArrowLeft: "left", ArrowRight: "right", ArrowUp: "up", ArrowDown: "down" };
 
 /** Draw in `root`; `onOpen(item)` is called when an item is chosen. */
@@ -76,7 +77,7 @@ export function graphView(root, legend, onOpen) {
     root.classList.toggle("compact", isTight);
     const left = (column) => (column === 0 ? 0 : planWidth + gap + (column - 1) * (nodeWidth + gap));
     const wide = (column) => (column === 0 ? planWidth : nodeWidth);
-    const size = { left, wide, y: row, height: row - 10 };
+    const size = { left, wide, y: row, height: row - ROW_GAP };
     drawPlaces(size);
     drawLines(size);
   }
@@ -90,10 +91,13 @@ export function graphView(root, legend, onOpen) {
     canvas.style.width = `${size.left(last) + size.wide(last)}px`;
     canvas.style.height = `${layout.rows * size.y}px`;
     for (const [key, { column, row }] of layout.places) {
-      const { style } = buttons.get(key);
+      const button = buttons.get(key);
+      const { style } = button;
       style.width = `${size.wide(column)}px`;
       style.height = `${size.height}px`;
       style.transform = `translate(${size.left(column)}px, ${row * size.y - size.height / 2}px)`;
+      // It glides when the graph grows, but does not fly in from the corner.
+      requestAnimationFrame(() => (button.dataset.placed = ""));
     }
   }
 

@@ -1,4 +1,4 @@
-/** The timeline: bars by pool, and below them what the same calls take one after another. */
+/** The timeline: bars by pool, and below them, on an axis of its own, the same calls in sequence. */
 
 import { h, keyed, refresh, setText } from "./dom.js";
 import { nodeName, oneLine, plural, seconds } from "./format.js";
@@ -6,15 +6,13 @@ import { bars, mostAtOnce, sequence, speedUp, ticks, wallS } from "./timeline.js
 
 /** Above so many bars those of the pools are summed up. */
 const MOST_ROWS = 80;
-/** Where one after another takes more than so many times as long, it has an axis of its own. */
-const MOST_SHRUNK = 3;
 const POOLS = ["large", "small"];
 
 const HOW =
   "The lower bar lays the very engine calls of this answer (the plan and each node) end to end, as " +
   "long as they took here: the same tokens, one after another. Where an engine slows down while it " +
-  "serves several calls at once, a call alone would have been shorter, so this is the most that was " +
-  "gained. It says nothing of a direct answer, which is another text.";
+  "serves several calls at once (a CPU does, a GPU hardly), a call alone would have been shorter: this " +
+  "is the most that can have been gained. It says nothing of a direct answer, which is another text.";
 
 /** Draw in `root`; `onOpen(id)` is called when a bar's label is chosen (null: the plan). */
 export function timelineView(root, legend, onOpen) {
@@ -24,8 +22,7 @@ export function timelineView(root, legend, onOpen) {
   const whole = row("Took", null);
   const one = row("One by one", null);
   const ownAxis = h("div", { className: "axis-track", "aria-hidden": "true" });
-  const ownAxisRow = h("div", { className: "axis" }, h("span"), ownAxis);
-  compare.append(ownAxisRow, whole.element, one.element);
+  compare.append(h("div", { className: "axis" }, h("span"), ownAxis), whole.element, one.element);
   const verdict = h("p", { className: "verdict" });
   const how = h("details", { className: "how" }, h("summary", {}, "How this is computed"), h("p", {}, HOW));
   root.append(h("div", { className: "axis" }, h("span"), axis), rows, compare, verdict, how);
@@ -46,13 +43,10 @@ export function timelineView(root, legend, onOpen) {
       const found = bars(run, now);
       const { segments, totalS } = sequence(run, found);
       const wall = wallS(run, now);
-      const barsEndS = Math.max(wall, 0.001, ...found.map((bar) => bar.endedS));
-      const bothEndS = Math.max(barsEndS, totalS);
-      const isShared = bothEndS <= MOST_SHRUNK * barsEndS;
-      const endS = isShared ? bothEndS : barsEndS;
-      ownAxisRow.hidden = isShared;
+      const endS = Math.max(wall, 0.001, ...found.map((bar) => bar.endedS));
+      const bothEndS = Math.max(endS, totalS);
       paintAxis(axis, endS);
-      if (!isShared) paintAxis(ownAxis, bothEndS);
+      paintAxis(ownAxis, bothEndS);
       const keys = [];
       for (const pool of POOLS) {
         const own = found.filter((bar) => bar.pool === pool);
@@ -175,10 +169,10 @@ function paintVerdict(verdict, run, now, wall, totalS) {
   const gain = speedUp(run, now);
   const soFar = run.end ? "" : " so far";
   if (gain === null) return setText(verdict, "");
-  const words = `as fast as the same tokens one after another${soFar}`;
   refresh(verdict, `${gain.toFixed(1)}${soFar}${seconds(wall)}${seconds(totalS)}`, () => [
     h("b", {}, `${gain.toFixed(1)}×`),
-    ` ${words}: ${seconds(wall)} instead of ${seconds(totalS)}.`,
+    `${soFar}: ${seconds(wall)} instead of ${seconds(totalS)} for the same tokens one after another, ` +
+      "if each call alone took as long.",
   ]);
   return undefined;
 }
