@@ -138,8 +138,10 @@ class Client:
 
     async def submit(
         self, request: SubmitRequest, request_id: str, *, traceparent: str | None = None
-    ) -> None:
-        """Store `request` for a planner; once more under an id that is queued changes nothing.
+    ) -> str:
+        """Store `request` for a planner, and return its id.
+
+        Once more under an id that is queued changes nothing.
 
         Raises:
             InvalidRequest: `request_id` may not stand in a subject.
@@ -157,6 +159,7 @@ class Client:
             timeout_s=SUBMIT_TIMEOUT_S,
         )
         log.info("request_submitted", request=request_id, new=outcome is Outcome.STORED)
+        return request_id
 
     async def follow(self, request_id: str) -> AsyncGenerator[Fact | Preview, None]:
         """Yield the request's facts from the first, and previews, until its end.
