@@ -9,6 +9,7 @@ import {
   newRun,
   partialText,
   planState,
+  poolOf,
   runState,
   stateOf,
 } from "../../services/gateway/page/fold.js";
@@ -114,4 +115,12 @@ test("the request and the plan say what they do", () => {
   assert.deepEqual(said(...BEGUN, plan([1, 2]), answered([1, 2])), ["answered", "decoded"]);
   assert.deepEqual(said(...BEGUN, ended()), ["cancelled", "cancelled"]);
   assert.deepEqual(said(...BEGUN, ended("deadline_exceeded")), ["failed", "cancelled"]);
+});
+
+test("the pool of a node whose start was missed follows from the rule; its fact wins", () => {
+  const run = folded(accepted({ mode: "sgd" }), planned(1, [], "easy"), planned(2), planned(3, [], "easy"));
+  for (const id of [1, 2]) fold(run, tokens(id, 0, "x"), 1010);
+  assert.deepEqual([1, 2, 3].map((id) => poolOf(run, run.nodes.get(id))), ["small", "large", null]);
+  fold(run, decoded(1, { pool: "large" }), 1011);
+  assert.equal(poolOf(run, run.nodes.get(1)), "large");
 });

@@ -42,11 +42,11 @@ function paint(run, part, section) {
   const [status, text] = section.lastChild.children;
   const node = run.nodes.get(part.id);
   const state = node ? stateOf(run, part.id) : "planned";
-  const said = `${part.text}|${part.phase}|${part.isWhole}|${state}|${node?.tokens}`;
+  const said = `${part.text}|${part.phase}|${part.isWhole}|${run.end === null}|${state}|${node?.tokens}`;
   if (section.said === said) return;
   section.said = said;
   section.dataset.phase = part.phase;
-  section.dataset.whole = part.isWhole;
+  section.dataset.grows = !part.isWhole && run.end === null;
   section.dataset.state = state;
   const isPlain = part.phase === "ordered";
   status.hidden = isPlain;

@@ -184,6 +184,17 @@ export function needsOf(run, id) {
   return run.nodes.get(id)?.spec?.needs ?? [];
 }
 
+/**
+ * The pool of a node that was released, or null. A preview that was missed would have told it;
+ * until the node's fact does, the rule by which nodes are released has to do.
+ */
+export function poolOf(run, node) {
+  const known = node.decoded?.pool ?? node.pool ?? lastFailure(node)?.fact.pool;
+  if (known || (node.startedAt === null && node.releasedAt === null)) return known ?? null;
+  const isSgd = (run.plan?.mode ?? run.submitted?.mode) === "sgd";
+  return isSgd && run.submitted?.adaptive && node.spec?.difficulty === "easy" ? "small" : "large";
+}
+
 /** The failure of the last failed attempt, if there is one. */
 export function lastFailure(node) {
   const attempts = [...node.failures.keys()];

@@ -2,7 +2,7 @@
 
 import { tokensOfNode } from "./node_facts.js";
 import { h, icon, keyed, refresh, setText, svg } from "./dom.js";
-import { isFallback, lastFailure, waitsFor } from "./fold.js";
+import { isFallback, lastFailure, poolOf, waitsFor } from "./fold.js";
 import { SHORT_WORDS, STATE_WORDS, idList, oneLine, plural } from "./format.js";
 import { graphItems, neighbour } from "./graph.js";
 import { layOut } from "./layout.js";
@@ -199,7 +199,7 @@ function describe(run, item) {
   const [id] = item.ids;
   const node = run.nodes.get(id);
   const summary = oneLine(node.spec?.summary || (item.isFallback ? "direct answer instead" : "the whole answer"));
-  const pool = node.decoded?.pool ?? node.pool ?? "";
+  const pool = poolOf(run, node) ?? "";
   const words = STATE_WORDS[item.state];
   const waits = waitsFor(run, id);
   const tokens = tokensOfNode(node);
@@ -235,7 +235,7 @@ function describePlan(run, item) {
     number: "Plan",
     summary: "",
     pool: "large",
-    detail: run.plan ? run.plan.mode : words,
+    detail: run.plan ? run.plan.mode : item.state === "decoding" ? `${count}…` : words,
     brief: run.plan ? run.plan.mode : count ? `${count}…` : "",
     label: `Plan, ${words}, ${plural(count, "node")}${isFallback(run) ? ", answered directly instead" : ""}`,
   };
@@ -255,7 +255,7 @@ function describeGroup(item) {
 function paintLegend(legend, run) {
   const pools = new Set(["large"]);
   for (const node of run.nodes.values()) {
-    const pool = node.decoded?.pool ?? node.pool;
+    const pool = poolOf(run, node);
     if (pool) pools.add(pool);
   }
   refresh(legend, [...pools].sort().join(), () =>

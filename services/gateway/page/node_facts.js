@@ -1,6 +1,6 @@
 /** What is known of one node, as a person reads it. Pure. */
 
-import { needsOf, shownIds, stateOf, waitsFor } from "./fold.js";
+import { needsOf, poolOf, shownIds, stateOf, waitsFor } from "./fold.js";
 import { STATE_WORDS, milliseconds, plural } from "./format.js";
 
 /** Tokens that a node has generated so far. */
@@ -21,7 +21,7 @@ export function listRows(run) {
       state,
       words: state === "waiting" ? `waiting for ${waits.join(", ")}` : STATE_WORDS[state],
       needs: needsOf(run, id).join(", ") || "–",
-      pool: decoded?.pool ?? node.pool ?? "–",
+      pool: poolOf(run, node) ?? "–",
       attempt: decoded?.attempt ?? node.attempt,
       queued: decoded ? milliseconds(decoded.queued_ms) : "–",
       first: decoded ? milliseconds(decoded.first_token_ms) : "–",
@@ -36,7 +36,7 @@ export function factRows(run, id) {
   const node = run.nodes.get(id);
   const { decoded, spec } = node;
   const rows = [
-    ["Pool", decoded?.pool ?? node.pool],
+    ["Pool", poolOf(run, node)],
     ["Difficulty", spec && `${spec.difficulty}${spec.difficulty === "easy" ? " (the small pool may take it)" : ""}`],
     ["Model", decoded?.model],
     ["Engine", decoded?.endpoint ?? node.endpoint],

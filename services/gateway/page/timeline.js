@@ -7,7 +7,7 @@
  * previews, only the instants at which they were heard are known.
  */
 
-import { answerIds, shownIds, stateOf } from "./fold.js";
+import { answerIds, poolOf, shownIds, stateOf } from "./fold.js";
 
 /**
  * Return [{id (null: the plan), pool, state, releasedS, startedS, firstTokenS, endedS,
@@ -43,7 +43,7 @@ function nodeBar(run, node, now, critical) {
   if (!times && !failedS.length) return null;
   return {
     id: node.id,
-    pool: node.decoded?.pool ?? node.pool ?? [...node.failures.values()].at(-1)?.fact.pool,
+    pool: poolOf(run, node),
     state: stateOf(run, node.id),
     ...(times ?? since(run, run.begunAt + Math.min(...failedS))),
     isRunning: !node.decoded && !run.end && times !== null,
