@@ -12,12 +12,24 @@ import httpx2
 import orjson
 
 from skelgraph.local import ports
+from skelgraph.local.nats import NatsServer
 from skelgraph.local.process import Child
-from tests.conftest import Runtime
+from tests.conftest import Runtime, open_runtime
 from tests.processes import Services
 from tests.scripted_engine import Script, ScriptedEngine, writer
 
 QUESTION = "Shall we move the office?"
+
+
+@asynccontextmanager
+async def whole_site(
+    folder: Path, script: Script | None = None, **settings: str
+) -> AsyncIterator[Site]:
+    """Start everything, NATS too."""
+    async with NatsServer(folder / "nats") as server, AsyncExitStack() as stack:
+        runtime = await open_runtime(stack, server)
+        async with running_site(runtime, folder, script, **settings) as site:
+            yield site
 
 
 @dataclass
@@ -77,9 +89,10 @@ async def running_site(
         yield Site(runtime, services, engine, gateway, url)
 
 
-def chat(model: str = "skelgraph-sgd", **more: object) -> dict[str, object]:
+def chat(**asked: object) -> dict[str, object]:
     """The body of a chat completion."""
-    return {"model": model, "messages": [{"role": "user", "content": QUESTION}], **more}
+    messages = [{"role": "user", "content": QUESTION}]
+    return {"model": "skelgraph-sgd", "messages": messages, **asked}
 
 
 async def events(response: httpx2.Response) -> AsyncIterator[Sent]:

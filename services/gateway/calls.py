@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -27,6 +28,9 @@ from services.gateway.sse import until_gone
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 
+#: How much of a body that is too large is read, and for how long, before it is refused.
+LINGER_BYTES: Final = 8 * 1024**2
+LINGER_S: Final = 1.0
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 
 
@@ -110,21 +114,34 @@ class Call:
 
     async def _body(self) -> bytes:
         limit = self.limits.body_bytes
+        pieces, body = self.http.stream(), bytearray()
         announced = self.http.headers.get("content-length", "")
-        if announced.isdigit() and int(announced) > limit:
-            raise RequestTooLarge(f"{announced} bytes, at most {limit} are taken")
-        body = bytearray()
+        too_large = announced.isdigit() and int(announced) > limit
         try:
             async with asyncio.timeout(self.limits.body_timeout_s):
-                async for piece in self.http.stream():
+                while not too_large and (piece := await anext(pieces, b"")):
                     body += piece
-                    if len(body) > limit:
-                        raise RequestTooLarge(f"more than {limit} bytes")
+                    too_large = len(body) > limit
         except TimeoutError:
             raise RequestTimedOut(f"{self.limits.body_timeout_s:g} s") from None
         except ClientDisconnect:
             raise ClientGone from None
+        if too_large:
+            if "expect" not in self.http.headers:  # who waits for our word sends nothing
+                await _discard(pieces)
+            raise RequestTooLarge(f"{announced or 'too many'} bytes, at most {limit} are taken")
         return bytes(body)
+
+
+async def _discard(pieces: AsyncIterator[bytes]) -> None:
+    """Read a little of what is refused: who is cut off while sending may miss the answer."""
+    with contextlib.suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout(LINGER_S):
+            left = LINGER_BYTES
+            async for piece in pieces:
+                left -= len(piece)
+                if left < 0:
+                    return
 
 
 def checked(kind: type[M], value: Json) -> M:

@@ -63,7 +63,7 @@ class RequestsApi:
     async def show(self, call: Call) -> Response:
         """Answer with a request as it stands."""
         found = await self._gateway.find(call.caller, call.request)
-        view = request_view.view(call.request, found.submitted, found.state.facts)
+        view = request_view.view(found.state, found.submitted)
         return json_response(view)
 
     async def recent(self, call: Call) -> Response:
@@ -95,7 +95,7 @@ class RequestsApi:
         header = call.http.headers.get("last-event-id") or None
         after = _number(call, "after", 0, given=header)
         found = await self._gateway.find(call.caller, call.request)
-        if found.state.end and after >= found.state.facts[-1].stream_seq:
+        if found.state.end and after >= found.state.last_seq:
             return Response(status_code=204)
         previews = call.http.query_params.get("previews", "true") != "false"
         pieces = self._events(call.request, after, previews=previews)

@@ -81,9 +81,14 @@ class RequestState:
 
     @property
     def end(self) -> Ending | None:
-        """How it ended, if it has."""
-        last = self.facts[-1].fact if self.facts else None
-        return last if isinstance(last, END_TYPES) else None
+        """How it ended, if it has. Facts of work that was under way may follow its end."""
+        return next((one.fact for one in self.facts if isinstance(one.fact, END_TYPES)), None)
+
+    @property
+    def last_seq(self) -> int:
+        """Position of its end, or of its last fact; 0 if there is none."""
+        ends = [one for one in self.facts if isinstance(one.fact, END_TYPES)]
+        return (ends or self.facts)[-1].stream_seq if self.facts else 0
 
 
 def make_request(**fields: object) -> SubmitRequest:
