@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
-from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -48,7 +48,7 @@ document.addEventListener("securitypolicyviolation",
 
 def page_script(texts: dict[int, str] = TEXTS, plan: str = PLAN, token_s: float = 0.004) -> Script:
     """Return a script that plans, writes the nodes' texts, and heeds the words above."""
-    broken: Counter[str] = Counter()
+    stumbled = asyncio.Event()
 
     async def script(request: Json) -> AsyncIterator[Step]:
         asked = json.dumps(request["messages"])
@@ -57,12 +57,12 @@ def page_script(texts: dict[int, str] = TEXTS, plan: str = PLAN, token_s: float 
         if HOSTILELY in asked and not is_plan:
             text = HOSTILE
         if STUMBLE in asked and "[Write part 2:" in request["messages"][-1]["content"]:
-            broken[asked] += 1
-            if broken[asked] == 1:
+            if not stumbled.is_set():
+                stumbled.set()
                 yield Say("This is void")
                 yield Cut()
         for number, word in enumerate(text.split(" ")):
-            yield Wait(0.4 if LINGER in asked and not is_plan else token_s)
+            yield Wait(1.0 if LINGER in asked and not is_plan else token_s)
             yield Say(word if number == 0 else f" {word}")
         yield Finish("stop")
 
