@@ -56,11 +56,11 @@ def page_script(texts: dict[int, str] = TEXTS, plan: str = PLAN, token_s: float 
         text = plan if is_plan else _text_for(request, texts)
         if HOSTILELY in asked and not is_plan:
             text = HOSTILE
-        if STUMBLE in asked and "[Write part 2:" in request["messages"][-1]["content"]:
-            if not stumbled.is_set():
-                stumbled.set()
-                yield Say("This is void")
-                yield Cut()
+        is_second = "[Write part 2:" in request["messages"][-1]["content"]
+        if STUMBLE in asked and is_second and not stumbled.is_set():
+            stumbled.set()
+            yield Say("This is void")
+            yield Cut()
         for number, word in enumerate(text.split(" ")):
             yield Wait(1.0 if LINGER in asked and not is_plan else token_s)
             yield Say(word if number == 0 else f" {word}")
