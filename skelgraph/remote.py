@@ -29,6 +29,12 @@ PAUSE_S: Final = 0.5
 _NOT_SENT: Final = {"type", "owner"}
 
 
+class GatewayUnavailable(QueueUnavailable):
+    """The gateway does not answer."""
+
+    code = "gateway_unavailable"
+
+
 @dataclass(slots=True)
 class _Event:
     """A server-sent event as its lines come."""
@@ -52,7 +58,7 @@ class RemoteClient:
         """Return if the gateway answers and takes our key.
 
         Raises:
-            QueueUnavailable: it does not answer.
+            GatewayUnavailable: it does not answer.
             SkelgraphError: it refuses.
         """
         await self._call("GET", "/v1/models")
@@ -68,7 +74,7 @@ class RemoteClient:
             traceparent: W3C Trace Context to pass on.
 
         Raises:
-            QueueUnavailable: the gateway does not answer.
+            GatewayUnavailable: it does not answer.
             SkelgraphError: it refuses.
         """
         headers = {"Idempotency-Key": request_id}
@@ -84,7 +90,7 @@ class RemoteClient:
         A broken stream is taken up again after the last fact.
 
         Raises:
-            QueueUnavailable: the gateway was away for too long.
+            GatewayUnavailable: it was away for too long.
             SkelgraphError: it refuses.
         """
         check_request_id(request_id)
@@ -101,7 +107,7 @@ class RemoteClient:
                             return
             except (httpx2.HTTPError, QueueUnavailable) as error:
                 if asyncio.get_running_loop().time() - away_since > AWAY_S:
-                    raise QueueUnavailable(f"{self._http.base_url}: {_said(error)}") from None
+                    raise GatewayUnavailable(f"{self._http.base_url}: {_said(error)}") from None
             await asyncio.sleep(PAUSE_S)
 
     async def cancel(self, request_id: str, reason: str = "") -> CancelOutcome:
@@ -145,7 +151,7 @@ class RemoteClient:
         try:
             response = await self._http.request(method, path, json=json, headers=headers)
         except httpx2.HTTPError as error:
-            raise QueueUnavailable(f"{self._http.base_url}: {_said(error)}") from error
+            raise GatewayUnavailable(f"{self._http.base_url}: {_said(error)}") from error
         if response.status_code >= 400:
             raise _error_of(response)
         answer: dict[str, object] = orjson.loads(response.content)
@@ -157,7 +163,7 @@ async def open_remote(url: str, key: str | None) -> AsyncIterator[RemoteClient]:
     """Reach the gateway at `url`.
 
     Raises:
-        QueueUnavailable: it does not answer.
+        GatewayUnavailable: it does not answer.
         SkelgraphError: it refuses.
     """
     headers = {"Authorization": f"Bearer {key}"} if key else {}

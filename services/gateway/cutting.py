@@ -50,9 +50,9 @@ class Cutter:
             return ""
         text = self._held + text
         self._held = ""
-        found = [place for stop in self._stops if (place := text.find(stop)) >= 0]
-        if found:
-            self.reason, text = "stop", text[: min(found)]
+        found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
+        if found:  # the one that is complete first, whatever the chunking
+            self.reason, text = "stop", text[: min(found)[1]]
         else:
             keep = self._may_begin_stop(text)
             text, self._held = text[: len(text) - keep], text[len(text) - keep :]
