@@ -13,10 +13,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from skelgraph.local.nats import NatsServer
 from tests.browser import ask, open_browser, open_page, page_script, until_state
-from tests.conftest import open_runtime
-from tests.gateway import running_site
+from tests.gateway.site import whole_site
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser
@@ -80,9 +78,7 @@ async def main(folder: Path) -> None:
     script = page_script(TEXTS, PLAN, token_s=0.05)
     async with AsyncExitStack() as stack:
         logs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        server = await stack.enter_async_context(NatsServer(logs / "nats"))
-        runtime = await open_runtime(stack, server)
-        site = await stack.enter_async_context(running_site(runtime, logs, script))
+        site = await stack.enter_async_context(whole_site(logs, script))
         browser = await stack.enter_async_context(open_browser())
         link = await _live(browser, site.url, folder / "page-live.png")
         await _finished(browser, link, folder / "page-answered-dark.png", DARK)

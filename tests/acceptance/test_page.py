@@ -5,14 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
 
 from services.gateway.keys import entry, new_key
-from skelgraph.local.nats import NatsServer
 from tests.browser import (
     HOSTILELY,
     LINGER,
@@ -25,8 +23,7 @@ from tests.browser import (
     texts_of,
     until_state,
 )
-from tests.conftest import open_runtime
-from tests.gateway import Site, running_site, start_gateway
+from tests.gateway.site import Site, start_gateway, whole_site
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, Page
@@ -39,11 +36,8 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobil
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
-    folder = tmp_path_factory.mktemp("page")
-    async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(NatsServer(folder / "nats"))
-        runtime = await open_runtime(stack, server)
-        yield await stack.enter_async_context(running_site(runtime, folder, page_script()))
+    async with whole_site(tmp_path_factory.mktemp("page"), page_script()) as site:
+        yield site
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
