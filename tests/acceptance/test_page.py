@@ -162,11 +162,15 @@ async def test_the_page_goes_on_at_another_gateway_where_it_was(
         page = watched.page
         await ask(page, f"Please {LINGER} a little: {QUESTION}")
         await page.locator("#graph .node[data-state=decoding]").nth(2).wait_for()
+        resumed: list[str | None] = []
+        page.on("request", lambda request: resumed.append(request.headers.get("last-event-id")))
         gateway.kill()
         await page.locator("#link-state[data-state=lost]").wait_for()
         port = url.rsplit(":", 1)[1]
         await site.services.start("gateway", http_port=port)
         await page.locator("#link-state", has_text="live").wait_for()
+        assert resumed
+        assert all(resumed), "it asks for what it has not seen"
         await page.click("#cancel-button")
         await until_state(page, "cancelled")
         assert len(await states(page)) == 4
