@@ -25,7 +25,7 @@ from proto.messages import AnswerAssembled, RequestFailed
 from proto.names import new_request_id
 from services.planner.gate import depth, width
 from services.runtime import logs
-from skelgraph.client import END_TYPES, Client, Ending, make_request
+from services.runtime.client import END_TYPES, Client, Ending, make_request
 from skelgraph.local.config import StackConfig
 from skelgraph.session import Where, reach
 
@@ -185,7 +185,7 @@ async def _run(questions: Sequence[Question], where: Where, **asked: object) -> 
             task = shown.add_task("asking", total=len(questions))
             for question in questions:
                 shown.update(task, description=f"{question.id} {question.text[:40]!r}")
-                results.append(await ask(session.client, question, **asked))
+                results.append(await ask(session.over_nats, question, **asked))
                 shown.advance(task)
     return results
 

@@ -130,12 +130,15 @@ class EventLog:
         Raises:
             QueueUnavailable: no complete answer.
         """
+        reached = 0
         for _ in range(READ_TRIES):
             query: Json = {"multi_last": [self.subjects.facts_of(request)]}
             messages, ending = await direct_get(self._connection, Stream.EVENTS, query)
             if _reached(ending) >= up_to_seq:
                 facts = [stored for message in messages if (stored := _stored_fact(message))]
                 return sorted(facts, key=lambda stored: stored.stream_seq)
+        if not reached:  # no replica has anything of it: it has no facts yet
+            return []
         raise QueueUnavailable(f"{Stream.EVENTS}: replicas lag behind message {up_to_seq}")
 
 

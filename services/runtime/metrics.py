@@ -86,6 +86,16 @@ FAILOVERS: Final = Counter(
 HEDGES: Final = Counter(
     "skelgraph_engine_hedges_total", "Second attempts at late calls, by result", ["result"]
 )
+HTTP_REQUESTS: Final = Counter(
+    "skelgraph_http_requests_total",
+    "HTTP requests by operation and status",
+    ["operation", "status"],
+)
+FIRST_TEXT_S: Final = Histogram(
+    "skelgraph_http_first_text_seconds",
+    "From a streamed chat completion's arrival to its first text",
+    buckets=_DECODING_S,
+)
 
 
 def count_tokens(pool: str, prompt: int, cached: int, generated: int) -> None:

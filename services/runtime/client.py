@@ -42,9 +42,9 @@ from proto.messages import (
 )
 from proto.names import Header, Stream, Subjects, check_request_id
 from services.runtime.connection import ApiError, Connection
-from services.runtime.facts import EventLog, StoredFact
+from services.runtime.fact_reader import FactReader
+from services.runtime.facts import READ_TIMEOUT_S, EventLog, StoredFact
 from services.runtime.publisher import DurablePublisher, Outcome
-from skelgraph.replay import FactReader
 
 log = structlog.get_logger()
 
@@ -82,9 +82,14 @@ class RequestState:
 
     @property
     def end(self) -> Ending | None:
-        """How it ended, if it has."""
-        last = self.facts[-1].fact if self.facts else None
-        return last if isinstance(last, END_TYPES) else None
+        """How it ended, if it has. Facts of work that was under way may follow its end."""
+        return next((one.fact for one in self.facts if isinstance(one.fact, END_TYPES)), None)
+
+    @property
+    def last_seq(self) -> int:
+        """Position of its end, or of its last fact; 0 if there is none."""
+        ends = [one for one in self.facts if isinstance(one.fact, END_TYPES)]
+        return (ends or self.facts)[-1].stream_seq if self.facts else 0
 
 
 def make_request(**fields: object) -> SubmitRequest:
@@ -139,8 +144,10 @@ class Client:
 
     async def submit(
         self, request: SubmitRequest, request_id: str, *, traceparent: str | None = None
-    ) -> None:
-        """Store `request` for a planner; once more under an id that is queued changes nothing.
+    ) -> str:
+        """Store `request` for a planner, and return its id.
+
+        Once more under an id that is queued changes nothing.
 
         Raises:
             InvalidRequest: `request_id` may not stand in a subject.
@@ -158,6 +165,7 @@ class Client:
             timeout_s=SUBMIT_TIMEOUT_S,
         )
         log.info("request_submitted", request=request_id, new=outcome is Outcome.STORED)
+        return request_id
 
     async def follow(self, request_id: str) -> AsyncGenerator[Fact | Preview, None]:
         """Yield the request's facts from the first, and previews, until its end.
@@ -225,6 +233,22 @@ class Client:
         if not facts and not queued:
             raise UnknownRequest(f"{request_id} was never asked, or so long ago that it is gone")
         return RequestState(request_id, facts, queued)
+
+    async def queued_request(self, request_id: str) -> SubmitRequest | None:
+        """Return a request that waits for a planner or is with one; None if there is none.
+
+        Raises:
+            QueueUnavailable: NATS does not answer.
+            InvalidRequest: what is stored there is no valid request.
+        """
+        subject = f"$JS.API.DIRECT.GET.{Stream.REQUESTS}.{Subjects.request(request_id)}"
+        try:
+            reply = await self.connection.nc.request(subject, b"", timeout=READ_TIMEOUT_S)
+        except (nats.errors.Error, TimeoutError) as error:
+            raise QueueUnavailable(f"{subject}: {str(error) or 'no answer'}") from error
+        if (reply.headers or {}).get("Status"):
+            return None
+        return decode(SubmitRequest, reply.data)
 
     async def _is_queued(self, request_id: str) -> bool:
         only = {"subjects_filter": Subjects.request(request_id)}
