@@ -63,7 +63,7 @@ def choose(names: Sequence[str] | None, *, everything: bool, wanted: Wanted) -> 
 async def list_letters(where: Where, wanted: Wanted, limit: int, *, as_json: bool) -> int:
     """Print the letters, oldest first."""
     async with reach(where, may_start=False) as session:
-        letters = Letters(session.client.connection)
+        letters = Letters(session.over_nats.connection)
         found = await _collect(letters, wanted, limit + 1)
     shown = found[:limit]
     if as_json:
@@ -94,7 +94,7 @@ async def show(where: Where, letter: LetterId, *, text: bool, as_json: bool) -> 
 async def requeue(where: Where, chosen: Chosen, follow: Manner | None) -> int:
     """Do the requests of letters again and print the new requests' ids."""
     async with reach(where, may_start=False) as session:
-        letters = Letters(session.client.connection)
+        letters = Letters(session.over_nats.connection)
         ids = await _ids(letters, chosen)
         if follow:
             return await _follow(session, await _requeued(letters, ids[0]), follow)
@@ -183,7 +183,7 @@ async def _confirmed(ids: Sequence[LetterId]) -> bool:
 @asynccontextmanager
 async def _letters(where: Where) -> AsyncIterator[Letters]:
     async with reach(where, may_start=False) as session:
-        yield Letters(session.client.connection)
+        yield Letters(session.over_nats.connection)
 
 
 def _console() -> Console:

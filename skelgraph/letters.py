@@ -27,8 +27,8 @@ from proto.messages import (
     ShowLetter,
 )
 from proto.names import DROP_LETTER, LIST_LETTERS, REQUEUE_LETTER, SHOW_LETTER, check_request_id
+from services.runtime.client import error_of
 from services.runtime.connection import Connection
-from skelgraph.client import error_of
 
 log = structlog.get_logger()
 

@@ -11,10 +11,9 @@ from typing import Annotated, Final, Self
 import structlog
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import NoDecode
-from starlette.types import ASGIApp
 
 from proto.codec import MAX_REQUEST_BYTES
-from proto.errors import InvalidRequest, SkelgraphError
+from proto.errors import InvalidRequest
 from services.gateway.accounts import Accounts
 from services.gateway.app import make_app
 from services.gateway.following import Follower
@@ -103,20 +102,13 @@ async def serve(process: Process) -> None:
         cors_origins=settings.cors_origins,
     )
     BoundedProtocol.head_timeout_s = settings.head_timeout_s
-    server = _listening(app, settings)
+    host, port = settings.http_host, settings.http_port
+    server = GatewayServer(app, host, port, max_connections=settings.max_connections)
     process.watch(server.start())
-    log.info("http_serving", host=settings.http_host, port=server.port)
+    log.info("http_serving", host=host, port=server.port)
     process.serving()
     await process.stopping.wait()
     await _stop(server, gateway, settings.drain_s)
-
-
-def _listening(app: ASGIApp, settings: GatewaySettings) -> GatewayServer:
-    host, port = settings.http_host, settings.http_port
-    try:
-        return GatewayServer(app, host, port, max_connections=settings.max_connections)
-    except OSError as error:
-        raise SkelgraphError(f"cannot listen on {host}:{port}: {error.strerror}") from error
 
 
 async def _open(process: Process, settings: GatewaySettings, keys: Keys) -> Gateway:

@@ -31,6 +31,8 @@ T = TypeVar("T")
 #: How much of a body that is too large is read, and for how long, before it is refused.
 LINGER_BYTES: Final = 8 * 1024**2
 LINGER_S: Final = 1.0
+#: Floating-point numbers below this are exact integers if they are integers at all.
+_EXACT: Final = 2.0**53
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 
 
@@ -152,13 +154,23 @@ def checked(kind: type[M], value: Json) -> M:
         InvalidRequest: a field is not valid; names it.
     """
     try:
-        return kind.model_validate_json(orjson.dumps(value), strict=True)
+        return kind.model_validate_json(orjson.dumps(_with_integers(value)), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     field = ".".join(str(part) for part in first["loc"]) or None
     if first["type"] == "extra_forbidden":
         raise UnknownParameter(field=field)
     raise InvalidRequest(first["msg"], field=field)
+
+
+def _with_integers(value: object) -> object:
+    """Return `value` with 2 in the place of 2.0, which is the same number in JSON."""
+    if isinstance(value, dict):
+        return {name: _with_integers(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_with_integers(one) for one in value]
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < _EXACT
+    return int(value) if whole and isinstance(value, float) else value
 
 
 def json_response(

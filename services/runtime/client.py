@@ -42,8 +42,9 @@ from proto.messages import (
 )
 from proto.names import Header, Stream, Subjects, check_request_id
 from services.runtime.connection import ApiError, Connection
+from services.runtime.direct import READ_TIMEOUT_S
 from services.runtime.fact_reader import FactReader
-from services.runtime.facts import READ_TIMEOUT_S, EventLog, StoredFact
+from services.runtime.facts import EventLog, StoredFact
 from services.runtime.publisher import DurablePublisher, Outcome
 
 log = structlog.get_logger()
@@ -243,7 +244,7 @@ class Client:
         """
         subject = f"$JS.API.DIRECT.GET.{Stream.REQUESTS}.{Subjects.request(request_id)}"
         try:
-            reply = await self.connection.nc.request(subject, b"", timeout=READ_TIMEOUT_S)
+            reply = await self.connection.request(subject, timeout_s=READ_TIMEOUT_S)
         except (nats.errors.Error, TimeoutError) as error:
             raise QueueUnavailable(f"{subject}: {str(error) or 'no answer'}") from error
         if (reply.headers or {}).get("Status"):

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import uvicorn
 
+from proto.errors import AddressUnavailable
+
 
 class QuietServer(uvicorn.Server):
     """uvicorn without its own signal handlers: the process has its own."""
@@ -22,15 +24,15 @@ def listen(host: str, port: int, *, backlog: int = 64) -> socket.socket:
     """Return a socket that listens.
 
     Raises:
-        OSError: it cannot.
+        AddressUnavailable: it cannot.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
-    except OSError:
+    except OSError as error:
         listener.close()
-        raise
+        raise AddressUnavailable(f"{host}:{port}: {error.strerror}") from error
     listener.listen(backlog)
     return listener

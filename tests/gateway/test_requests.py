@@ -94,7 +94,7 @@ async def test_the_same_idempotency_key_means_the_same_answer(site: Site) -> Non
     assert again.json()["choices"] == first.json()["choices"]
     assert again.headers["x-request-id"] == first.headers["x-request-id"]
     assert len(site.engine.calls) == calls
-    assert (other.status_code, other.json()["error"]["code"]) == (422, "idempotency_key_reused")
+    assert (other.status_code, other.json()["error"]["code"]) == (409, "idempotency_key_reused")
 
 
 async def test_a_key_whose_request_was_cancelled_asks_anew(site: Site) -> None:
