@@ -35,6 +35,12 @@ API_TIMEOUT_S: Final = 5.0
 PAYLOAD_MARGIN_BYTES: Final = 4096
 
 
+def without_user(url: str) -> str:
+    """Return `url` without user and password, for logs and errors."""
+    scheme, separator, rest = url.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
 class ApiError(Exception):
     """JetStream answered an API call with an error."""
 
@@ -77,11 +83,11 @@ class Connection:
         except (TimeoutError, nats.errors.Error, OSError) as error:
             self._closing = True
             await self._close_client()
-            where = ", ".join(self._servers)
+            where = ", ".join(map(without_user, self._servers))
             raise QueueUnavailable(f"{where}: {str(error) or 'no answer'}") from error
         self._connected.set()
         self._watchdog = asyncio.create_task(self._watch(), name="nats watchdog")
-        log.info("nats_connected", server=self.nc.connected_url and self.nc.connected_url.netloc)
+        log.info("nats_connected", server=self._server())
 
     async def close(self) -> None:
         """Send what is buffered and disconnect."""
@@ -205,7 +211,7 @@ class Connection:
     async def _reconnected(self) -> None:
         self._said_down = False
         self._connected.set()
-        log.info("nats_reconnected", server=self.nc.connected_url and self.nc.connected_url.netloc)
+        log.info("nats_reconnected", server=self._server())
         for callback in tuple(self._on_reconnect):
             callback()
 
@@ -233,6 +239,11 @@ class Connection:
         except (nats.errors.Error, TimeoutError):
             return False
         return True
+
+    def _server(self) -> str:
+        """The server that we are connected to, without the password that its URL may hold."""
+        url = self.nc.connected_url
+        return f"{url.hostname}:{url.port}" if url else ""
 
     def _reader_is_dead(self) -> bool:
         reader = self.nc._reading_task
