@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -57,14 +58,23 @@ class Connection:
         servers: addresses of the NATS servers.
         name: shown in the server's connection list.
         creds: path of a credentials file, if the server wants one.
+        ca: path of the certificates that sign the server's; by default the system's.
     """
 
-    def __init__(self, servers: Sequence[str], *, name: str, creds: str | None = None) -> None:
+    def __init__(
+        self,
+        servers: Sequence[str],
+        *,
+        name: str,
+        creds: str | None = None,
+        ca: str | None = None,
+    ) -> None:
         self.nc = Client()
         self.closed = asyncio.Event()
         self._servers = list(servers)
         self._name = name
         self._creds = creds
+        self._tls = ssl.create_default_context(cafile=ca) if ca else None
         self._on_reconnect: list[Callable[[], None]] = []
         self._connected = asyncio.Event()
         self._watchdog: asyncio.Task[None] | None = None
@@ -178,6 +188,7 @@ class Connection:
             servers=self._servers,
             name=self._name,
             user_credentials=self._creds,
+            tls=self._tls,
             error_cb=self._error,
             disconnected_cb=self._disconnected,
             reconnected_cb=self._reconnected,
