@@ -24,7 +24,7 @@ SECRETS = {
     "nats-ca": {"ca.crt"},
     **{
         f"nats-{one}": {"url", "password"}
-        for one in ("provision", "planner", "assembler", "worker")
+        for one in ("provision", "planner", "assembler", "worker", "gateway")
     },
 }
 
