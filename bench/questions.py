@@ -25,7 +25,7 @@ from proto.messages import AnswerAssembled, RequestFailed
 from proto.names import new_request_id
 from services.planner.gate import depth, width
 from services.runtime import logs
-from skelgraph.client import END_TYPES, Client, Ending, make_request
+from services.runtime.client import END_TYPES, Client, Ending, make_request
 from skelgraph.local.config import StackConfig
 from skelgraph.session import Where, reach
 

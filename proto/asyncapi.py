@@ -62,7 +62,7 @@ _Dumper.add_representer(str, _Dumper.text)
 
 def asyncapi_yaml() -> str:
     """Return the AsyncAPI document."""
-    document = {
+    document: Json = {
         "asyncapi": "3.0.0",
         "info": {
             "title": "Skelgraph",
@@ -79,6 +79,11 @@ def asyncapi_yaml() -> str:
             "schemas": _header_schemas(),
         },
     }
+    return dump_yaml(document)
+
+
+def dump_yaml(document: Json) -> str:
+    """Return `document` as YAML that people can read."""
     return yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
 
 

@@ -21,7 +21,14 @@ MAX_REQUEST_BYTES: Final = 512 * 1024
 
 
 def encode(message: BaseModel) -> bytes:
-    """Return `message` as JSON."""
+    """Return `message` as JSON.
+
+    What a client sends holds nothing that it leaves at its default: services that do not know
+    a newer field take it all the same, unless it is used.
+    """
+    if isinstance(message, Sent):
+        said = message.model_dump(mode="json", exclude_defaults=True)
+        return orjson.dumps({"type": type(message).__name__, **said})
     return orjson.dumps(message.model_dump(mode="json"))
 
 

@@ -91,6 +91,13 @@ class Sampling(Sent):
     seed: int | None = Field(None, ge=0, le=2**31 - 1)
 
 
+class Turn(Sent):
+    """What was said before the question: an instruction, or a turn of the conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str = Field(max_length=MAX_QUESTION_CHARS)
+
+
 class ErrorInfo(Passed):
     """An error as it travels: see `proto.errors` for the codes."""
 
@@ -115,6 +122,9 @@ class SubmitRequest(Sent):
 
     type: Literal["SubmitRequest"] = "SubmitRequest"
     question: str = Field(min_length=1, max_length=MAX_QUESTION_CHARS, pattern=r"\S")
+    context: tuple[Turn, ...] = Field(
+        (), max_length=1000, description="what was said before; the answer is to the question"
+    )
     mode: Mode = Field("auto", description="auto: the planner decides; the others force a method")
     adaptive: bool = Field(True, description="easy nodes go to the small pool (mode sgd)")
     dry_run: bool = Field(False, description="end with the skeleton, decode nothing")
@@ -123,6 +133,11 @@ class SubmitRequest(Sent):
     deadline_s: float = Field(600, gt=0, le=86_400)
     on_failure: Literal["direct", "fail"] = Field(
         "direct", description="when a node fails for good: answer directly, or fail"
+    )
+    owner: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9_.-]{0,64}$",
+        description="whose it is, as a gateway has found out; empty without one",
     )
 
 
@@ -151,6 +166,7 @@ class DecodeNode(Passed):
     pool: Pool
     mode: ResolvedMode
     question: str
+    context: tuple[Turn, ...] = Field((), description="as in `SubmitRequest`")
     skeleton: tuple[str, ...] = Field(
         (), description="the plan's lines, byte for byte as the model wrote them"
     )
@@ -356,6 +372,7 @@ class NodeStarted(Passed):
     pool: Pool
     worker: str
     endpoint: str
+    max_tokens: int = Field(0, ge=0, description="the call's limit of tokens; 0 if not known")
 
 
 class TokensDecoded(Passed):

@@ -27,6 +27,8 @@ Json = dict[str, object]
 
 ROOT: Final = Path(__file__).parent.parent
 SCHEMAS: Final = Path("schemas")
+#: Stands in the same folder, and is generated from the gateway (`python -m docs.generate`).
+OPENAPI_NAME: Final = "openapi.yaml"
 DIALECT: Final = GenerateJsonSchema.schema_dialect
 
 #: Messages that readers tell apart by their field `type`.
@@ -85,7 +87,7 @@ def drift(files: Mapping[Path, str], root: Path = ROOT, *, owned: Path | None = 
         root: the repository.
         owned: a folder in which nothing else may stand.
     """
-    stray = {path.relative_to(root) for path in (root / owned).iterdir()} if owned else set()
+    stray = set(_standing(root, owned))
     return "".join(
         _diff(path, _read(root / path), files.get(path)) for path in sorted(files.keys() | stray)
     )
@@ -96,9 +98,15 @@ def write(files: Mapping[Path, str], root: Path = ROOT, *, owned: Path | None = 
     for path, content in files.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(content, encoding="utf-8")
-    for path in (root / owned).iterdir() if owned else ():
-        if path.relative_to(root) not in files:
-            path.unlink()
+    for path in _standing(root, owned):
+        if path not in files:
+            (root / path).unlink()
+
+
+def _standing(root: Path, owned: Path | None) -> list[Path]:
+    """Return what stands in the folder that is ours, but for what others generate there."""
+    found = (root / owned).iterdir() if owned else ()
+    return [path.relative_to(root) for path in found if path.name != OPENAPI_NAME]
 
 
 def _read(path: Path) -> str | None:

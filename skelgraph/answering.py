@@ -13,9 +13,9 @@ import orjson
 
 from proto.errors import DeadlineExceeded, SkelgraphError
 from proto.messages import AnswerAssembled, RequestFailed, SubmitRequest
+from services.runtime.client import END_TYPES, Client, Ending, error_of
 from services.runtime.facts import StoredFact
-from skelgraph.client import END_TYPES, Client, Ending, error_of
-from skelgraph.order import Grain, OrderedText
+from services.runtime.order import Grain, OrderedText
 from skelgraph.outlet import Outlet
 from skelgraph.progress import Kind, Show, make_show
 from skelgraph.view import Dag

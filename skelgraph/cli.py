@@ -8,10 +8,10 @@ import typer
 
 from proto.errors import InvalidRequest
 from proto.names import check_request_id
+from services.runtime.client import make_request
 from skelgraph import commands
 from skelgraph.answering import Manner
 from skelgraph.app import EXIT_CODES, Command, app, run
-from skelgraph.client import make_request
 from skelgraph.options import (
     LARGE_MODEL,
     SMALL_MODEL,

@@ -15,13 +15,13 @@ from rich.console import Console
 
 from proto.messages import SkeletonDrafted, SubmitRequest
 from proto.names import new_request_id
+from services.runtime.client import Ending, make_request
+from services.runtime.order import Grain
 from services.runtime.streams import StreamLimits
 from skelgraph import answering, skeleton, status
 from skelgraph.answering import Manner
-from skelgraph.client import Ending, make_request
 from skelgraph.draw import glyphs_for
 from skelgraph.local.state import StackState, find_running
-from skelgraph.order import Grain
 from skelgraph.session import (
     NothingRuns,
     Session,

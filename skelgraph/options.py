@@ -11,9 +11,9 @@ import typer
 
 from proto.codec import MAX_REQUEST_BYTES
 from proto.errors import InvalidRequest, RequestTooLarge
+from services.runtime.order import Grain
 from skelgraph.local import catalogue
 from skelgraph.local.config import PoolConfig, StackConfig
-from skelgraph.order import Grain
 from skelgraph.outlet import grain_for
 from skelgraph.progress import Kind
 from skelgraph.session import Where

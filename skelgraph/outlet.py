@@ -7,8 +7,8 @@ import stat
 import sys
 from typing import TextIO
 
+from services.runtime.order import Grain
 from skelgraph.draw import printable
-from skelgraph.order import Grain
 
 
 def grain_for(stream: TextIO) -> Grain:

@@ -19,9 +19,9 @@ from rich.text import Text
 
 from proto.codec import encode
 from proto.messages import AnswerAssembled, Fact, Preview, TokensDecoded
+from services.runtime.order import Mark
 from skelgraph import draw, gantt
 from skelgraph.draw import Glyphs
-from skelgraph.order import Mark
 from skelgraph.outlet import Outlet, is_same_terminal
 from skelgraph.rows import NodeState, Row
 from skelgraph.view import Dag

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from proto.errors import QueueUnavailable, SkelgraphError
+from services.runtime.client import Client, open_client
 from services.runtime.connection import Connection
 from services.runtime.streams import StreamLimits, provision
-from skelgraph.client import Client, open_client
 from skelgraph.local.config import StackConfig
 from skelgraph.local.stack import LocalStack
 from skelgraph.local.state import StackState, find_running

@@ -293,6 +293,7 @@ class Graph:
             pool=self._pool(spec),
             mode="direct" if node == DIRECT_NODE else self._mode(),
             question=self.accepted.submitted.question,
+            context=self.accepted.submitted.context,
             skeleton=self.lines() if node != DIRECT_NODE else (),
             predecessors=self.texts(tuple(sorted(set(spec.needs)))),
             sampling=self.accepted.submitted.sampling,

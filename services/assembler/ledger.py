@@ -160,7 +160,9 @@ class Ledger:
 
 
 def _without_texts(work: DecodeNode) -> DecodeNode:
-    return work.model_copy(update={"question": "", "skeleton": (), "predecessors": ()})
+    return work.model_copy(
+        update={"question": "", "context": (), "skeleton": (), "predecessors": ()}
+    )
 
 
 def _node_and_attempt(subject: str) -> tuple[int, int]:

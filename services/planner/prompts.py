@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from proto.messages import Mode
+from proto.messages import Mode, Turn
 from services.planner.grammar import grammar, shapes_of
 from services.runtime.calls import ChatCall, ChatMessage
+from services.runtime.context import as_text
 
 _SYSTEM: Final = """\
 You plan the answer to a question; you do not write it. Answer in this form, in the question's \
@@ -68,7 +69,12 @@ _TOKENS_BESIDE: Final = 16
 
 
 def plan_call(
-    question: str, *, mode: Mode, max_nodes: int, done_lines: Sequence[str] = ()
+    question: str,
+    *,
+    mode: Mode,
+    max_nodes: int,
+    context: Sequence[Turn] = (),
+    done_lines: Sequence[str] = (),
 ) -> ChatCall:
     """Return the call whose reply is the plan of `question`.
 
@@ -76,10 +82,11 @@ def plan_call(
         question: as the client wrote it.
         mode: `sot` and `sgd` leave the model no choice of the first line.
         max_nodes: most nodes in the whole plan.
+        context: what was said before the question.
         done_lines: lines that are already published, byte for byte. The reply then goes on
             with the next line, without the gate's word.
     """
-    messages = [*_prefix(), ChatMessage("user", question + _wish(mode))]
+    messages = [*_prefix(), ChatMessage("user", as_text(context) + question + _wish(mode))]
     if done_lines:
         messages += _so_far(done_lines)
     left = max(max_nodes - len(done_lines), 0)

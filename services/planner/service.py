@@ -267,6 +267,7 @@ class Planner:
             submitted.question,
             mode=submitted.mode,
             max_nodes=submitted.max_nodes,
+            context=submitted.context,
             done_lines=tuple(draft.lines),
         )
         stream = self._engines.stream(

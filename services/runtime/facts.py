@@ -131,11 +131,14 @@ class EventLog:
         Raises:
             QueueUnavailable: no complete answer.
         """
+        reached = 0
         for _ in range(READ_TRIES):
             messages, reached = await self._multi_get(self.subjects.facts_of(request))
             if reached >= up_to_seq:
                 facts = [stored for message in messages if (stored := _stored_fact(message))]
                 return sorted(facts, key=lambda stored: stored.stream_seq)
+        if not reached:  # no replica has anything of it: it has no facts yet
+            return []
         raise QueueUnavailable(f"{Stream.EVENTS}: replicas lag behind message {up_to_seq}")
 
     async def _multi_get(self, subject: str) -> tuple[list[Msg], int]:

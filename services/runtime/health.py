@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import orjson
 import uvicorn
@@ -15,15 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from services.runtime.listener import QuietServer, listen
+
 Checks = dict[str, Callable[[], bool]]
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers: the process has its own."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 class HealthServer:
@@ -37,7 +29,7 @@ class HealthServer:
     """
 
     def __init__(self, host: str, port: int, *, live: Checks, ready: Checks) -> None:
-        self._socket = _listen(host, port)
+        self._socket = listen(host, port)
         self.port: int = self._socket.getsockname()[1]
         self._live, self._ready = live, ready
         routes = [
@@ -48,7 +40,7 @@ class HealthServer:
         config = uvicorn.Config(
             Starlette(routes=routes), log_config=None, access_log=False, lifespan="off", loop="none"
         )
-        self._server = _Server(config)
+        self._server = QuietServer(config)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -69,19 +61,6 @@ class HealthServer:
 
     async def _readyz(self, _: Request) -> Response:
         return _report(self._ready)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError:
-        listener.close()
-        raise
-    listener.listen(64)
-    return listener
 
 
 def _report(checks: Checks) -> Response:

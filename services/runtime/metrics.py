@@ -63,6 +63,16 @@ IN_FLIGHT: Final = Gauge(
     "skelgraph_in_flight", "Requests or nodes that this process holds", ["kind"]
 )
 SLOTS: Final = Gauge("skelgraph_slots", "Work that this process takes at once", ["kind"])
+HTTP_REQUESTS: Final = Counter(
+    "skelgraph_http_requests_total",
+    "HTTP requests by operation and status",
+    ["operation", "status"],
+)
+FIRST_TEXT_S: Final = Histogram(
+    "skelgraph_http_first_text_seconds",
+    "From a streamed chat completion's arrival to its first text",
+    buckets=_DECODING_S,
+)
 
 
 def count_tokens(pool: str, prompt: int, cached: int, generated: int) -> None:

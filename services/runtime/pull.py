@@ -44,7 +44,7 @@ _GONE = {"409", "503"}
 class Delivery:
     """A message of a durable consumer, to be acked."""
 
-    __slots__ = ("_connection", "_msg", "stored_at", "stream_seq", "times")
+    __slots__ = ("_connection", "_msg", "pending", "stored_at", "stream_seq", "times")
 
     def __init__(self, connection: Connection, msg: Msg) -> None:
         self._connection = connection
@@ -54,6 +54,8 @@ class Delivery:
         self.stream_seq = meta.sequence.stream
         #: How many times it has been delivered, this time included.
         self.times = meta.num_delivered
+        #: How many further messages the consumer had for us when it was sent.
+        self.pending = meta.num_pending
         #: When NATS stored it, in seconds since the epoch.
         self.stored_at = meta.timestamp.timestamp()
 

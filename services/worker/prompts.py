@@ -16,6 +16,7 @@ from typing import Final
 from proto.messages import DecodeNode, Sampling
 from proto.names import DIRECT_NODE
 from services.runtime.calls import ChatCall, ChatMessage
+from services.runtime.context import as_text, as_turns
 
 #: Default limits in tokens; `Sampling.max_tokens` overrides them.
 NODE_MAX_TOKENS: Final = 200
@@ -66,14 +67,14 @@ notice trouble before it spreads.""",
 def node_call(work: DecodeNode) -> ChatCall:
     """Return the call that writes the node of `work`.
 
-    The direct node (id 0) is the question and nothing else: it is the baseline.
+    The direct node (id 0) is the conversation and nothing else: it is the baseline.
     """
     messages = _direct(work) if work.node.id == DIRECT_NODE else _part(work)
     return _sampled(messages, work.sampling, direct=work.node.id == DIRECT_NODE)
 
 
 def _direct(work: DecodeNode) -> tuple[ChatMessage, ...]:
-    return (ChatMessage("user", work.question),)
+    return (*as_turns(work.context), ChatMessage("user", work.question))
 
 
 def _part(work: DecodeNode) -> tuple[ChatMessage, ...]:
@@ -88,7 +89,7 @@ def _part(work: DecodeNode) -> tuple[ChatMessage, ...]:
 
 
 def _shared(work: DecodeNode) -> str:
-    question = f"Question: {work.question}\n\n"
+    question = f"{as_text(work.context)}Question: {work.question}\n\n"
     if not work.skeleton:
         return question
     return question + "\n".join(["Parts of the answer:", *work.skeleton]) + "\n\n"

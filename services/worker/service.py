@@ -93,14 +93,15 @@ class Worker:
         if job.delivery.times > 1 and await self._is_settled(work):
             log.info("node_settled_before")
             return
+        call = node_call(work)
         stream = self._engines.stream(
-            node_call(work), key=work.request, avoid=work.avoid_endpoint, headers=headers
+            call, key=work.request, avoid=work.avoid_endpoint, headers=headers
         )
         try:
             if job.delivery.times > MAX_DELIVERIES:
                 raise WorkerLost(f"{job.delivery.times} deliveries")
             decoded = await self._stops.run(
-                self._decode(work, job, stream),
+                self._decode(work, job, stream, call.max_tokens),
                 request=work.request,
                 node=work.node.id,
                 deadline_at=work.deadline_at,
@@ -122,10 +123,12 @@ class Worker:
                         return True
         return False
 
-    async def _decode(self, work: DecodeNode, job: Job, stream: EngineStream) -> NodeDecoded:
+    async def _decode(
+        self, work: DecodeNode, job: Job, stream: EngineStream, max_tokens: int
+    ) -> NodeDecoded:
         started_at, started = time.time(), time.monotonic()
         log.info("node_started", endpoint=stream.endpoint)
-        await self._tell_started(work, stream.endpoint)
+        await self._tell_started(work, stream.endpoint, max_tokens)
         text = TextFilter(work.node)
         offset = tokens = 0
         async with stream:
@@ -189,7 +192,7 @@ class Worker:
         await self._tell(work, encode(reset))
         await self._events.append(failed, headers=headers)
 
-    async def _tell_started(self, work: DecodeNode, endpoint: str) -> None:
+    async def _tell_started(self, work: DecodeNode, endpoint: str, max_tokens: int) -> None:
         started = NodeStarted(
             request=work.request,
             node=work.node.id,
@@ -197,6 +200,7 @@ class Worker:
             pool=work.pool,
             worker=self._name,
             endpoint=endpoint,
+            max_tokens=max_tokens,
         )
         await self._tell(work, encode(started))
 

@@ -13,9 +13,9 @@ import httpx2
 
 from proto.names import Stream
 from services.runtime.connection import Connection
+from services.runtime.fact_reader import FactReader
 from services.runtime.facts import StoredFact
 from services.runtime.streams import StreamLimits, consumer_configs
-from skelgraph.replay import FactReader
 from tests.chaos.calls import EngineCall, Span, read_calls
 from tests.chaos.faults import Fault
 from tests.chaos.load import Sent

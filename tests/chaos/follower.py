@@ -7,7 +7,7 @@ import sys
 from contextlib import aclosing
 
 from services.runtime import logs
-from skelgraph.client import Client, open_client
+from services.runtime.client import Client, open_client
 
 
 async def _follow(client: Client, request: str) -> None:

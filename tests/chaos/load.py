@@ -13,8 +13,8 @@ from typing import Final
 
 from proto.errors import Busy, QueueUnavailable
 from proto.messages import Fact, Sampling, SubmitRequest
+from services.runtime.client import END_TYPES, Client
 from services.runtime.facts import StoredFact
-from skelgraph.client import END_TYPES, Client
 from tests.chaos.options import Options
 from tests.chaos.texts import question_of
 

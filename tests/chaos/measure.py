@@ -14,8 +14,8 @@ from typing import Final
 
 from proto.messages import SubmitRequest
 from proto.names import new_request_id
+from services.runtime.client import END_TYPES, Client
 from services.runtime.facts import StoredFact
-from skelgraph.client import END_TYPES, Client
 from tests.chaos.calls import EngineCall, read_calls
 from tests.chaos.engine import TOKEN_S
 from tests.chaos.stack import Member, Stack

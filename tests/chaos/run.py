@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from services.runtime.client import Client, open_client
 from services.runtime.connection import Connection
+from services.runtime.fact_reader import FactReader
 from services.runtime.facts import StoredFact
-from skelgraph.client import Client, open_client
-from skelgraph.replay import FactReader
 from tests.chaos.checks import Violation, audit
 from tests.chaos.evidence import Evidence, Gatherer
 from tests.chaos.faults import Injector

@@ -30,8 +30,8 @@ from proto.messages import (
     TokensDecoded,
 )
 from proto.names import ANY_CANCEL, STREAM_SUBJECTS, Header, Stream, Subjects, request_of
+from services.runtime.client import Client, UnknownRequest, make_request, open_client
 from services.runtime.streams import StreamLimits, provision
-from skelgraph.client import Client, UnknownRequest, make_request, open_client
 from tests.conftest import Runtime
 from tests.unit.test_order import REQUEST, answered, completed, decoded, planned, tokens
 
@@ -214,7 +214,7 @@ async def test_a_restart_of_nats_loses_and_doubles_nothing(
 async def test_a_consumer_that_was_removed_is_made_again(
     runtime: Runtime, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("skelgraph.replay.CHECK_S", 0.2)
+    monkeypatch.setattr("services.runtime.fact_reader.CHECK_S", 0.2)
     await runtime.events.append(planned(1))
     heard: list[Fact | Preview] = []
     async for event in client.follow(REQUEST):
@@ -229,7 +229,7 @@ async def test_a_consumer_that_was_removed_is_made_again(
 async def test_previews_that_nobody_reads_are_dropped_but_no_fact_is(
     runtime: Runtime, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("skelgraph.client.MAX_WAITING", 5)
+    monkeypatch.setattr("services.runtime.client.MAX_WAITING", 5)
     async with aclosing(client.follow(REQUEST)) as following:
         await runtime.events.append(planned(1))
         first = await anext(following)

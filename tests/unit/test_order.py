@@ -29,8 +29,16 @@ from proto.messages import (
     Usage,
 )
 from proto.names import Pool
+from services.runtime.order import (
+    NEAR_LIMIT_TOKENS,
+    Grain,
+    Mark,
+    OrderedText,
+    Output,
+    Settling,
+    settled,
+)
 from services.worker.text import TextFilter
-from skelgraph.order import Grain, Mark, OrderedText, Output, settled
 
 REQUEST = "r1"
 ERROR = ErrorInfo(code="engine_failed", message="The engine failed.", retryable=True)
@@ -108,15 +116,21 @@ def _report(node: int, start: int, end: int) -> NodeReport:
     )
 
 
-def tokens(node: int, offset: int, text: str, attempt: int = 1) -> TokensDecoded:
+def tokens(node: int, offset: int, text: str, attempt: int = 1, so_far: int = 1) -> TokensDecoded:
     return TokensDecoded(
-        request=REQUEST, node=node, attempt=attempt, offset=offset, text=text, tokens=1
+        request=REQUEST, node=node, attempt=attempt, offset=offset, text=text, tokens=so_far
     )
 
 
-def started(node: int, attempt: int = 1) -> NodeStarted:
+def started(node: int, attempt: int = 1, max_tokens: int = 0) -> NodeStarted:
     return NodeStarted(
-        request=REQUEST, node=node, attempt=attempt, pool=Pool.LARGE, worker="w", endpoint="e"
+        request=REQUEST,
+        node=node,
+        attempt=attempt,
+        pool=Pool.LARGE,
+        worker="w",
+        endpoint="e",
+        max_tokens=max_tokens,
     )
 
 
@@ -222,6 +236,37 @@ def test_previews_in_their_order_print_all_that_is_settled_before_the_node_is_do
     assert case.texts[1].startswith(printed)
 
 
+@given(PIECES)
+def test_what_is_settled_is_the_same_however_the_text_grows(pieces: list[str]) -> None:
+    settling, text = Settling(), ""
+    for piece in pieces:
+        text += piece
+        assert text[: settling.end(text)] == settled(text)
+
+
+@given(cases(), st.randoms(use_true_random=False))
+def test_live_text_is_the_answer_exactly_where_no_node_is_cut_off(
+    case: Case, chance: random.Random
+) -> None:
+    whole = {
+        node: text
+        for node, text in case.texts.items()
+        if text.startswith(_shown(case, node))  # else it was trimmed
+    }
+    kept = [p for p in case.previews if p.node in whole]
+    kept = [started(p.node, max_tokens=999) if isinstance(p, NodeStarted) else p for p in kept]
+    events: list[Fact | Preview] = []
+    events += facts_of(Case(whole, kept), chance) if whole else []
+    for preview in kept:
+        events.insert(chance.randrange(len(events) + 1), preview)
+    assert text_of(run("live", events)) == (answered(whole).text if whole else "")
+
+
+def _shown(case: Case, node: int) -> str:
+    said = [p for p in case.previews if isinstance(p, TokensDecoded) and p.node == node]
+    return "".join(piece.text for piece in said)
+
+
 # --- examples -------------------------------------------------------------------------
 
 
@@ -239,6 +284,31 @@ def test_the_first_unfinished_node_flows_while_later_ones_wait() -> None:
     assert order.fold(tokens(1, 8, " more. ")) == [" And more."]
     assert order.printing == 1
     assert order.fold(decoded(1, "One. And more.")) == [JOINT + "Two."]
+
+
+def test_live_text_flows_by_the_token_until_the_node_is_near_its_limit() -> None:
+    order, limit = OrderedText("live"), NEAR_LIMIT_TOKENS + 2
+    events: list[Fact | Preview] = [completed(1), started(1, max_tokens=limit)]
+    assert [order.fold(event) for event in events] == [[], []]
+    assert order.fold(tokens(1, 0, "One", so_far=1)) == ["One"]
+    assert order.fold(tokens(1, 3, " two. Th", so_far=2)) == [" two. Th"]
+    assert order.fold(tokens(1, 11, "ree. Fo", so_far=3)) == ["ree."]
+    assert order.fold(decoded(1, "One two. Three. Four.")) == [" Four."]
+
+
+def test_live_text_of_a_node_that_is_cut_off_in_a_printed_sentence_stays() -> None:
+    order = OrderedText("live")
+    order.fold(completed(1, 2))
+    order.fold(started(1, max_tokens=NEAR_LIMIT_TOKENS + 1))
+    assert order.fold(tokens(1, 0, "One. Two is", so_far=1)) == ["One. Two is"]
+    assert order.fold(decoded(1, "One.")) == []
+    assert order.fold(decoded(2, "Next.")) == [JOINT + "Next."]
+
+
+def test_live_text_of_a_node_whose_limit_is_not_known_flows_by_the_sentence() -> None:
+    order = OrderedText("live")
+    order.fold(completed(1))
+    assert order.fold(tokens(1, 0, "One. Two")) == ["One."]
 
 
 def test_a_lost_preview_holds_the_node_back_until_it_is_decoded() -> None:

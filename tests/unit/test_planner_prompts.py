@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proto.messages import Mode
+from proto.messages import Mode, Turn
 from services.planner.gate import MIN_NODES
 from services.planner.grammar import grammar, shapes_of
 from services.planner.parser import End, PlanLimits, Planned, PlanParser, Shape
@@ -207,3 +207,9 @@ def test_the_grammar_stays_small(max_nodes: int) -> None:
     assert len(allowed.gbnf) < 45_000
     assert len(allowed.regex) < 70_000
     re.compile(allowed.regex)
+
+
+def test_the_plan_is_made_with_what_was_said_before() -> None:
+    context = (Turn(role="system", content="Be brief."), Turn(role="user", content="Hello."))
+    last = plan_call("Why?", mode="auto", max_nodes=12, context=context).messages[-1].content
+    assert last.endswith("Be brief.\n\nConversation so far:\n\nUser: Hello.\n\nWhy?")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proto.messages import DecodeNode, NodeSpec, NodeText, Sampling
+from proto.messages import DecodeNode, NodeSpec, NodeText, Sampling, Turn
 from proto.names import Pool
 from services.runtime.calls import ChatCall
 from services.worker.prompts import node_call
@@ -111,3 +111,26 @@ def test_what_the_client_asks_of_the_sampling_overrides_the_defaults() -> None:
 
 def test_the_rules_are_short_because_prefill_is_slow_on_cpus() -> None:
     assert sum(len(m.content) for m in node_call(work(1)).messages[:-1]) < 1500
+
+
+CONTEXT = (
+    Turn(role="system", content="Be brief."),
+    Turn(role="user", content="Hello."),
+    Turn(role="assistant", content="Hello to you."),
+)
+
+
+def test_the_direct_node_is_the_conversation_as_it_was_held() -> None:
+    call = node_call(work(0).model_copy(update={"context": CONTEXT}))
+    assert [(turn.role, turn.content) for turn in call.messages] == [
+        ("system", "Be brief."),
+        ("user", "Hello."),
+        ("assistant", "Hello to you."),
+        ("user", "Shall we\n give up the office?"),
+    ]
+
+
+def test_a_part_knows_what_was_said_before_the_question() -> None:
+    text = text_of(node_call(work(1).model_copy(update={"context": CONTEXT})))
+    before = "Be brief.\n\nConversation so far:\n\nUser: Hello.\n\nAssistant: Hello to you.\n\n"
+    assert before + "Question: Shall we" in text

@@ -24,15 +24,19 @@ from proto.messages import (
     TokensDecoded,
 )
 
-#: `tokens`: whole sentences and lines as they come; `nodes`: whole nodes; `whole`: all at the end.
-Grain = Literal["tokens", "nodes", "whole"]
+#: `live`: text as it comes; `tokens`: whole sentences and lines as they come; `nodes`: whole
+#: nodes; `whole`: all at the end.
+Grain = Literal["live", "tokens", "nodes", "whole"]
+
+#: So near to its limit of tokens a node may be cut off, and its text trimmed to what is whole:
+#: from here on `live` holds back what `tokens` does. Longer than most sentences.
+NEAR_LIMIT_TOKENS: Final = 64
 
 # A subset of what the worker takes for an end when it trims a text (services/worker/text.py);
 # a test feeds both with the same streams.
 _SENTENCE: Final = re.compile(r"[.!?…]+[\"'”’»)\]*_]*(?=\s)")
 _LIST_LINE: Final = re.compile(r"[ \t]*(?:[-*+•|]|\d+[.)])[ \t]*\S[^\n]*(?=\n)")
 _BARE_MARKER: Final = re.compile(r"[ \t]*(?:[-*+•]|\d+[.)])[*_]*\s*\Z")
-_LINE: Final = re.compile(r"[^\n]*\n|[^\n]+")
 _FENCE: Final = re.compile(r"[ \t]*(`{3,}|~{3,})")
 
 
@@ -52,12 +56,17 @@ class Partial:
     Attributes:
         attempt: the attempt that it belongs to.
         text: what is known from the beginning on, without a gap.
+        tokens: how many tokens the engine has generated, as far as is known.
+        max_tokens: the engine's limit of them; 0 if it is not known.
     """
 
-    def __init__(self, attempt: int = 1) -> None:
+    def __init__(self, attempt: int = 1, max_tokens: int = 0) -> None:
         self.attempt = attempt
         self.text = ""
+        self.tokens = 0
+        self.max_tokens = max_tokens
         self._later: dict[int, str] = {}
+        self._settling = Settling()
 
     def add(self, offset: int, text: str) -> None:
         """Take in a piece; what is known already is skipped."""
@@ -67,6 +76,15 @@ class Partial:
                 return
             self.text += self._later.pop(start)[len(self.text) - start :]
 
+    def settled(self) -> str:
+        """Return the part of the text that stays, whatever follows."""
+        return self.text[: self._settling.end(self.text)]
+
+    @property
+    def may_be_cut_off(self) -> bool:
+        """Whether its end may be so near that what is written now may be trimmed."""
+        return self.tokens + NEAR_LIMIT_TOKENS > self.max_tokens
+
 
 def settled(text: str) -> str:
     """Return the part of an unfinished text that stays, whatever follows.
@@ -74,17 +92,33 @@ def settled(text: str) -> str:
     A text that is cut off by its length is trimmed in the end: to its last whole sentence or
     list line, or not at all if it ends in an open code block.
     """
-    end, start, fence = 0, 0, ""
-    for line in _LINE.findall(text):
-        fence_here = _FENCE.match(line)
-        if fence or fence_here:
-            fence = _fence_after(line, fence_here, fence)
-            last = len(line.rstrip())
+    return text[: Settling().end(text)]
+
+
+class Settling:
+    """How far a growing text is settled; looks at each whole line only once."""
+
+    def __init__(self) -> None:
+        self._start = 0  # of the first line that is not whole
+        self._end = 0
+        self._fence = ""
+
+    def end(self, text: str) -> int:
+        """Return where the settled part ends in `text`, which begins with the last one given."""
+        while (newline := text.find("\n", self._start)) >= 0:
+            line = text[self._start : newline + 1]
+            self._end, self._fence = self._after(line)
+            self._start = newline + 1
+        return self._after(text[self._start :])[0] if self._start < len(text) else self._end
+
+    def _after(self, line: str) -> tuple[int, str]:
+        """Return where the settled part ends after `line`, and the code block open then."""
+        here = _FENCE.match(line)
+        if self._fence or here:
+            fence, last = _fence_after(line, here, self._fence), len(line.rstrip())
         else:
-            last = _last_end(line)
-        end = start + last if last else end
-        start += len(line)
-    return text[:end]
+            fence, last = "", _last_end(line)
+        return (self._start + last if last else self._end), fence
 
 
 def _fence_after(line: str, here: re.Match[str] | None, opened: str) -> str:
@@ -110,7 +144,8 @@ class OrderedText:
     Whatever previews are lost, late or doubled, and in whatever order facts come: with the
     grain `whole` the outputs are the answer's text exactly; with `nodes` too, unless the
     request falls back to a direct answer; with `tokens` too, unless it falls back or a node
-    that was printed in part is made anew with another text.
+    that was printed in part is made anew with another text; with `live` too, unless moreover a
+    node is cut off within a sentence longer than `NEAR_LIMIT_TOKENS`, of which a part stays.
 
     Args:
         grain: in what portions text is handed out.
@@ -139,6 +174,7 @@ class OrderedText:
                 self._add(event)
             case NodeStarted():
                 self._void(event.node, event.attempt, begins=event.attempt)
+                self._partial[event.node].max_tokens = event.max_tokens
             case NodeReset() | NodeFailed():
                 self._void(event.node, event.attempt, begins=event.attempt + 1)
             case AnswerAssembled():
@@ -156,6 +192,7 @@ class OrderedText:
             partial = self._partial[piece.node] = Partial(piece.attempt)
         if piece.attempt == partial.attempt:
             partial.add(piece.offset, piece.text)
+            partial.tokens = max(partial.tokens, piece.tokens)
 
     def _void(self, node: int, attempt: int, *, begins: int) -> None:
         """Forget the text of attempts up to `attempt`; the next to count is `begins`."""
@@ -177,14 +214,17 @@ class OrderedText:
 
     def _emit_partial(self, node: int, out: list[Output]) -> None:
         partial = self._partial.get(node)
-        if partial is None or self.grain != "tokens":
+        if partial is None or self.grain == "nodes":
             return
-        text = settled(partial.text)
+        live = self.grain == "live" and not partial.may_be_cut_off
+        text = partial.text if live else partial.settled()
         if len(text) > len(self._printed) and text.startswith(self._printed):
             self._emit(text[len(self._printed) :], out)
             self._printed = text
 
     def _emit_rest(self, node: int, text: str, out: list[Output]) -> None:
+        if self.grain == "live" and self._printed.startswith(text):
+            self._printed = text  # cut off in the midst of a sentence that was printed in part
         if not text.startswith(self._printed):
             out.append(Mark(node))
             self._printed = ""

@@ -42,9 +42,9 @@ from proto.messages import (
 )
 from proto.names import Header, Stream, Subjects, check_request_id
 from services.runtime.connection import ApiError, Connection
-from services.runtime.facts import EventLog, StoredFact
+from services.runtime.fact_reader import FactReader
+from services.runtime.facts import READ_TIMEOUT_S, EventLog, StoredFact
 from services.runtime.publisher import DurablePublisher, Outcome
-from skelgraph.replay import FactReader
 
 log = structlog.get_logger()
 
@@ -218,6 +218,22 @@ class Client:
         if not facts and not queued:
             raise UnknownRequest(f"{request_id} was never asked, or so long ago that it is gone")
         return RequestState(request_id, facts, queued)
+
+    async def queued_request(self, request_id: str) -> SubmitRequest | None:
+        """Return a request that waits for a planner or is with one; None if there is none.
+
+        Raises:
+            QueueUnavailable: NATS does not answer.
+            InvalidRequest: what is stored there is no valid request.
+        """
+        subject = f"$JS.API.DIRECT.GET.{Stream.REQUESTS}.{Subjects.request(request_id)}"
+        try:
+            reply = await self.connection.nc.request(subject, b"", timeout=READ_TIMEOUT_S)
+        except (nats.errors.Error, TimeoutError) as error:
+            raise QueueUnavailable(f"{subject}: {str(error) or 'no answer'}") from error
+        if (reply.headers or {}).get("Status"):
+            return None
+        return decode(SubmitRequest, reply.data)
 
     async def _is_queued(self, request_id: str) -> bool:
         only = {"subjects_filter": Subjects.request(request_id)}

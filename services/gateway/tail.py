@@ -1,0 +1,103 @@
+"""The end of the event log, read once a process and handed to whoever follows a request.
+
+One reader for all streams: a consumer for each would cost NATS and this process more than the
+facts themselves (ADR 0011). Its position makes joining exact: register, then read what was
+stored up to there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import structlog
+
+from proto.names import STREAM_SUBJECTS, Stream, Subjects
+from services.gateway.accounts import MINUTE_S, Accounts
+from services.runtime.connection import Connection
+from services.runtime.fact_reader import LogReader, fact_of
+from services.runtime.facts import StoredFact
+from services.runtime.pull import Delivery
+
+log = structlog.get_logger()
+
+OnFact = Callable[[StoredFact], None]
+
+#: Kinds of facts that accounts are made of.
+_COUNTED: Final = frozenset({"accepted", "plan", "decoded", "end"})
+_ALL: Final = STREAM_SUBJECTS[Stream.EVENTS]
+
+
+class Tail:
+    """Hands each fact to those that follow its request, and to the accounts.
+
+    Args:
+        connection: an open connection.
+        accounts: are told of every request's facts.
+    """
+
+    def __init__(self, connection: Connection, accounts: Accounts) -> None:
+        self._connection = connection
+        self._accounts = accounts
+        self._followers: dict[str, list[OnFact]] = {}
+        self._reader = LogReader(
+            connection, "tail", [_ALL], self._received, since=time.time() - MINUTE_S
+        )
+
+    @property
+    def last_seq(self) -> int:
+        """Position of the last fact that was handed on."""
+        return self._reader.last_seq
+
+    async def run(self) -> None:
+        """Read for ever."""
+        await self._reader.run()
+
+    async def caught_up(self) -> None:
+        """Return when all that is stored has been read."""
+        await self._reader.caught_up.wait()
+
+    @contextlib.contextmanager
+    def following(self, request: str, on_fact: OnFact) -> Iterator[None]:
+        """Call `on_fact` with each fact of `request` from now on."""
+        followers = self._followers.setdefault(request, [])
+        followers.append(on_fact)
+        try:
+            yield
+        finally:
+            followers.remove(on_fact)
+            if not followers:
+                del self._followers[request]
+
+    def _received(self, delivery: Delivery) -> None:
+        # skelgraph.v1.event.<partition>.<request>.<kind>…
+        _, _, _, _, request, kind = delivery.subject.split(".")[:6]
+        followers = self._followers.get(request)
+        if not followers and kind not in _COUNTED:
+            return
+        stored = fact_of(delivery)
+        if stored is None:
+            return
+        self._accounts.fold(stored.fact, stored.stored_at)
+        for on_fact in tuple(followers or ()):
+            on_fact(stored)
+
+
+async def read_history(connection: Connection, accounts: Accounts, since: float) -> None:
+    """Tell `accounts` which requests were accepted and ended since then; returns when all is read.
+
+    Raises:
+        NotProvisioned: there is no event log.
+    """
+
+    def received(delivery: Delivery) -> None:
+        if stored := fact_of(delivery):
+            accounts.fold(stored.fact, stored.stored_at)
+
+    any_request = Subjects.facts_of("*").removesuffix(">")
+    filters = [f"{any_request}accepted", f"{any_request}end"]
+    reader = LogReader(connection, "history", filters, received, since=since)
+    await reader.read_stored()
+    log.info("history_read", last_seq=reader.last_seq)
