@@ -22,6 +22,7 @@ SECRETS = {
     "huggingface": {"token"},
     "engine-api-key": {"api-key"},
     "nats-ca": {"ca.crt"},
+    "api-keys": {"keys"},
     **{
         f"nats-{one}": {"url", "password"}
         for one in ("provision", "planner", "assembler", "worker", "gateway")
@@ -236,7 +237,7 @@ def test_network_policies_speak_of_pods_and_ports_that_exist() -> None:
             for container in containers(template)
             for port in container.get("ports", [])
         }
-        ports |= {4222, 6222, 7777, 8222, 53, 443}  # of NATS, which the chart brings, and outside
+        ports |= {53, 443, 4222, 6222, 7777, 8222}  # of NATS, which the chart brings, and outside
         for policy in one.of("NetworkPolicy"):
             selector = policy["spec"]["podSelector"]
             if policy["metadata"]["name"] not in {"nats", "clients-to-nats"}:

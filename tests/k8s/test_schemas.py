@@ -30,6 +30,7 @@ CRDS: Final = ROOT.parent / "shared" / "data" / "crds"
 CUSTOM: Final = {"ScaledObject", "PodMonitor", "PrometheusRule"}
 #: The fields that KEDA's scalers read (pkg/scalers, 2.20): CRDs leave a trigger's metadata open.
 TRIGGER_FIELDS: Final = {
+    "cpu": {"value", "containerName"},
     "nats-jetstream": {
         "natsServerMonitoringEndpoint",
         "account",

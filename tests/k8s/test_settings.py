@@ -24,7 +24,7 @@ from tests.k8s.rendering import (
 
 #: What a reference to a Secret stands for, as far as the settings are concerned.
 _SECRET: Final = "nats://user:password@nats:4222"
-_PATHS: Final = {f"{ENV_PREFIX}NATS_CA", f"{ENV_PREFIX}NATS_CREDS"}
+_PATHS: Final = {f"{ENV_PREFIX}{name}" for name in ("NATS_CA", "NATS_CREDS", "KEYS_FILE")}
 _LOADED: Final[dict[tuple[str, frozenset[tuple[str, str]]], ServiceSettings]] = {}
 _DRAIN_MARGIN_S: Final = 2  # services/runtime/lifecycle.py: what may hang after the drain
 
@@ -149,7 +149,7 @@ def test_the_kubelet_waits_longer_than_a_service_drains(monkeypatch: pytest.Monk
             assert grace_s > needs_s, f"{one.name}: {label_of(obj)}"
 
 
-def test_a_worker_takes_the_pool_of_its_label(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_takes_the_pool_of_its_label() -> None:
     for one in rendered():
         pools = {}
         for obj, template, container, service in ours(one):
@@ -160,9 +160,7 @@ def test_a_worker_takes_the_pool_of_its_label(monkeypatch: pytest.MonkeyPatch) -
         assert pools == {str(pool): f"worker-{pool}" for pool in Pool}
 
 
-def test_a_worker_does_not_ask_more_of_an_engine_than_it_takes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_worker_does_not_ask_more_of_an_engine_than_it_takes() -> None:
     for one in rendered():
         slots = {
             service: int(environment(one, container)["SKELGRAPH_SLOTS"])
