@@ -130,7 +130,7 @@ def run_in(image: Path, *argv: str) -> subprocess.CompletedProcess[str]:
             if key != "PYTHONPATH"
         }
     as_user = {"user": USER, "group": USER, "extra_groups": []} if os.getuid() == 0 else {}
-    return subprocess.run(
+    done: subprocess.CompletedProcess[str] = subprocess.run(
         [f"{image}/opt/skelgraph/bin/python", "-m", *argv],
         cwd=f"{image}/app",
         env=env,
@@ -139,6 +139,7 @@ def run_in(image: Path, *argv: str) -> subprocess.CompletedProcess[str]:
         check=False,
         **as_user,  # type: ignore[call-overload]
     )
+    return done
 
 
 @pytest.mark.long
