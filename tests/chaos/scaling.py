@@ -237,14 +237,15 @@ def summary(outcome: Outcome, scaler: Scaler) -> str:
     """The run in figures."""
     sent = outcome.evidence.sent.values()
     times = sorted(one.ended_at - one.sent_at for one in sent if one.ended_at)
+    median = statistics.median(times)
+    p95 = times[int(len(times) * 0.95)]
     ups = sum(deed.kind == "scale_up" for deed in outcome.fleet.deeds)
     downs = sum(deed.kind == "scale_down" for deed in outcome.fleet.deeds)
     peak = {name: max(one.wanted[name] for one in scaler.samples) for name in scaler.scalings}
     last = scaler.samples[-1].ready
     lines = [
         f"requests {len(times)} of {len(sent)} ended; violations {len(outcome.violations)}",
-        f"answer time s: median {statistics.median(times):.1f},"
-        f" p95 {times[int(len(times) * 0.95)]:.1f}, most {times[-1]:.1f}",
+        f"answer time s: median {median:.1f}, p95 {p95:.1f}, most {times[-1]:.1f}",
         f"processes started {ups}, told to end {downs} (in all, with those of the beginning)",
         f"most replicas {peak}, at the end {last}",
         f"most lag {max(sum(one.lags.values()) for one in scaler.samples):.0f}",

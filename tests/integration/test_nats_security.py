@@ -26,6 +26,7 @@ from services.provision.__main__ import ProvisionSettings, make
 from services.runtime.client import Client, open_client
 from services.runtime.connection import Connection
 from services.runtime.publisher import DurablePublisher
+from services.runtime.snapshots import restore, save
 from skelgraph.local import ports
 from skelgraph.local.nats import find_nats_server
 from skelgraph.local.process import Child, ProcessSpec
@@ -177,7 +178,19 @@ async def test_all_services_work_with_their_own_permissions(secured: Secured) ->
         assert f"{user}-secret" not in logs
 
 
+async def test_backups_need_a_user_of_their_own_only(secured: Secured, tmp_path: Path) -> None:
+    async with secured.connection("backup") as connection:
+        await connection.open(timeout_s=5)
+        await save(connection, tmp_path / "saved")
+    async with secured.connection("provision") as connection:
+        await connection.open(timeout_s=5)
+        for stream in Stream:
+            await connection.api(f"STREAM.DELETE.{stream}")
+        assert set(await restore(connection, tmp_path / "saved")) == set(Stream)
+
+
 FORBIDDEN = {
+    "backup": [f"STREAM.RESTORE.{Stream.EVENTS}", f"STREAM.DELETE.{Stream.EVENTS}"],
     "worker": [
         f"STREAM.DELETE.{Stream.EVENTS}",
         f"STREAM.PURGE.{Stream.EVENTS}",

@@ -27,6 +27,8 @@ COMPONENTS: Final = tuple(sorted(path.name for path in (DEPLOY / "components").i
 CONFLICTS: Final = tuple(
     frozenset({"sidecar", other}) for other in ("autoscaling-engines", "model-cache", "vllm")
 )
+JOBS: Final = ("Job", "CronJob")
+WORKLOADS: Final = ("Deployment", "StatefulSet", *JOBS)
 NAMESPACE: Final = "skelgraph"
 _BARE: Final = """\
 configMapGenerator:
@@ -130,10 +132,10 @@ def rendered() -> tuple[Rendered, ...]:
 
 def pod_template(workload: Object) -> Object | None:
     """The pod template of a workload; None for anything else."""
-    if workload["kind"] in {"Deployment", "StatefulSet", "Job"}:
-        template: Object = workload["spec"]["template"]
-        return template
-    return None
+    spec = workload.get("spec", {})
+    spec = spec.get("jobTemplate", {}).get("spec", {}) if workload["kind"] == "CronJob" else spec
+    template: Object | None = spec.get("template")
+    return template if workload["kind"] in WORKLOADS else None
 
 
 def containers(template: Object) -> list[Object]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from services.runtime.settings import ENV_PREFIX
 from tests.k8s.rendering import (
+    JOBS,
     NAMESPACE,
     Object,
     Rendered,
@@ -25,7 +26,7 @@ SECRETS = {
     "api-keys": {"keys"},
     **{
         f"nats-{one}": {"url", "password"}
-        for one in ("provision", "planner", "assembler", "worker", "gateway")
+        for one in ("provision", "planner", "assembler", "worker", "gateway", "backup")
     },
 }
 
@@ -36,7 +37,7 @@ def matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
 
 def pods(one: Rendered) -> list[tuple[Object, Object]]:
     """Workloads that stay, with their templates."""
-    return [(obj, template) for obj, template in workloads(one) if obj["kind"] != "Job"]
+    return [(obj, template) for obj, template in workloads(one) if obj["kind"] not in JOBS]
 
 
 def replicas_of(one: Rendered, workload: Object) -> int:
@@ -253,7 +254,7 @@ def test_with_network_policies_what_must_talk_can_and_nobody_else() -> None:
             continue
         for obj, template in workloads(one):
             component, labels = component_of(template), template["metadata"]["labels"]
-            if component == "" or component == "engine":
+            if component in {"", "engine"}:
                 continue
             assert _may_leave(one, labels, {"app.kubernetes.io/name": "nats"}, 4222), label_of(obj)
             for _, engine in workloads(one):

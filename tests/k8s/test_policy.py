@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from tests.k8s.nats_values import as_config, values
 from tests.k8s.rendering import (
     DEPLOY,
+    JOBS,
     Object,
     Rendered,
     component_of,
@@ -106,7 +107,7 @@ def test_images_are_pinned_and_named_once() -> None:
 
 def test_what_runs_for_long_has_probes_with_slack() -> None:
     for one, obj, _, container in each_container():
-        if obj["kind"] == "Job" or container["name"] == "download":
+        if obj["kind"] in JOBS or container["name"] == "download":
             continue
         live, ready = container["livenessProbe"], container["readinessProbe"]
         where = f"{one.name}: {label_of(obj)} {container['name']}"
