@@ -149,7 +149,7 @@ async def test_old_backups_go_and_nothing_else(runtime: Runtime, tmp_path: Path)
         assert (await backup(runtime.server, "save", tmp_path / name, "--keep", "2"))[0] == 0
     code, said = await backup(runtime.server, "save", tmp_path / "4-%Y", "--keep", "2")
     assert code == 0, said
-    left = sorted(name for name in os.listdir(tmp_path) if name[0].isdigit())
+    left = sorted(one for one in os.listdir(tmp_path) if one[0].isdigit())  # noqa: PTH208
     assert left == ["0-not-a-backup", "3", f"4-{time.gmtime().tm_year}"]
 
 

@@ -147,3 +147,13 @@ def test_the_dashboard_shows_every_kind_of_figure() -> None:
     families = {name.removesuffix("_total") for name in ours}
     seen = {re.sub(r"_(bucket|total)$", "", name) for name in shown}
     assert families - seen == set(), "not on the dashboard"
+
+
+def test_every_test_named_beside_a_practice_exists() -> None:
+    said = OPERATIONS.read_text().partition("## Practices")[2]
+    named = set(re.findall(r"`(test_\w+)`", said))
+    assert len(named) > 30
+    ours = "".join(path.read_text() for path in Path(__file__).parent.glob("test_*.py"))
+    assert {name for name in named if f"def {name}(" not in ours} == set()
+    for path in re.findall(r"`(tests/[\w/]+\.py)`", said):
+        assert (ROOT / path).is_file(), path

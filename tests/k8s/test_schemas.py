@@ -156,7 +156,7 @@ def test_every_component_is_tried_and_says_with_what_it_cannot_be_used() -> None
 
 
 @pytest.mark.long
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_every_combination_of_components_renders_to_valid_objects(tmp_path: Path) -> None:
     every = render_all([(None, one) for one in combinations(range(len(COMPONENTS) + 1))])
     seen = {json.dumps(obj, sort_keys=True): obj for one in every for obj in one.objects}
