@@ -37,6 +37,16 @@ FOREIGN: Final = {
     "kube_horizontalpodautoscaler_status_current_replicas",
     "kube_horizontalpodautoscaler_spec_max_replicas",
 }
+#: Ours, of parts that were built beside this one: not yet in `metrics` where they are not merged.
+ELSEWHERE: Final = {"skelgraph_requests_refused_total"}
+#: What one process sees of single engines: for people who look into a pool, not for a glance.
+NOT_SHOWN: Final = {
+    "skelgraph_endpoint_in_flight",
+    "skelgraph_endpoint_ejections",
+    "skelgraph_engine_refusals",
+    "skelgraph_engine_failovers",
+    "skelgraph_engine_hedges",
+}
 _METRIC: Final = re.compile(r"\b(?:skelgraph|tgi|vllm|nats|kube|up|ALERTS)[a-z_:]*\b(?=[{[) ]|$)")
 _LABELS: Final = re.compile(r"\{[^}]*\}")
 _GROUPING: Final = re.compile(r"\b(?:by|on|without|ignoring)\s*\([^)]*\)")
@@ -89,13 +99,13 @@ def expressions() -> list[tuple[str, str]]:
 def test_every_metric_asked_for_exists(where: str, expression: str) -> None:
     asked = metrics_in(expression)
     assert asked, where
-    assert asked <= set(samples()) | FOREIGN
+    assert asked <= set(samples()) | FOREIGN | ELSEWHERE
 
 
 @pytest.mark.parametrize(("where", "expression"), expressions())
 def test_every_label_asked_for_exists(where: str, expression: str) -> None:
     known = {"namespace", "component", "worker_pool", "pool", "stream_name", "consumer_name"}
-    known |= {"server_name", "le"}
+    known |= {"server_name", "le", "code"}
     ours = set().union(*(samples().get(name, set()) for name in metrics_in(expression)))
     asked = set(re.findall(r"(\w+)(?:=~|!~|=|!=)\"", expression))
     for grouping in re.findall(r"\bby \(([^)]*)\)", expression):
@@ -146,7 +156,7 @@ def test_the_dashboard_shows_every_kind_of_figure() -> None:
     ours = {re.sub(r"_(bucket|count|sum|created)$", "", name) for name in samples()}
     families = {name.removesuffix("_total") for name in ours}
     seen = {re.sub(r"_(bucket|total)$", "", name) for name in shown}
-    assert families - seen == set(), "not on the dashboard"
+    assert families - seen - NOT_SHOWN == set(), "not on the dashboard"
 
 
 def test_every_test_named_beside_a_practice_exists() -> None:
