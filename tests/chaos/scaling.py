@@ -192,10 +192,15 @@ async def scale(
 
 
 def at_rest(scaler: Scaler) -> bool:
-    """Whether every workload is back at its fewest replicas."""
+    """Whether nothing is left to do and every workload is back at its fewest replicas."""
     last = scaler.samples[-1] if scaler.samples else None
-    return last is not None and all(
-        last.ready.get(name) == one.minimum for name, one in scaler.scalings.items()
+    return (
+        last is not None
+        and not sum(last.lags.values())
+        and all(
+            last.ready.get(name) == last.wanted[name] == one.minimum
+            for name, one in scaler.scalings.items()
+        )
     )
 
 
