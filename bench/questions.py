@@ -185,7 +185,7 @@ async def _run(questions: Sequence[Question], where: Where, **asked: object) -> 
             task = shown.add_task("asking", total=len(questions))
             for question in questions:
                 shown.update(task, description=f"{question.id} {question.text[:40]!r}")
-                results.append(await ask(session.client, question, **asked))
+                results.append(await ask(session.over_nats, question, **asked))
                 shown.advance(task)
     return results
 

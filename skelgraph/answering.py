@@ -18,7 +18,10 @@ from services.runtime.facts import StoredFact
 from services.runtime.order import Grain, OrderedText
 from skelgraph.outlet import Outlet
 from skelgraph.progress import Kind, Show, make_show
+from skelgraph.remote import RemoteClient
 from skelgraph.view import Dag
+
+AnyClient = Client | RemoteClient
 
 #: How long after its deadline a request may take to be ended by the services.
 GRACE_S: Final = 15.0
@@ -40,7 +43,7 @@ class Manner:
     as_json: bool = False
 
 
-async def ask(client: Client, request: SubmitRequest, request_id: str, manner: Manner) -> Ending:
+async def ask(client: AnyClient, request: SubmitRequest, request_id: str, manner: Manner) -> Ending:
     """Submit `request`, print its answer as it comes, and return its end.
 
     When this is cancelled, or the reader of stdout goes away, the request is cancelled too.
@@ -50,7 +53,7 @@ async def ask(client: Client, request: SubmitRequest, request_id: str, manner: M
         BrokenPipeError: the reader of stdout has gone.
     """
     try:
-        await client.submit(request, request_id)
+        request_id = await client.submit(request, request_id)
         async with asyncio.timeout(request.deadline_s + GRACE_S):
             return await follow(client, request_id, manner)
     except (asyncio.CancelledError, BrokenPipeError):
@@ -62,7 +65,7 @@ async def ask(client: Client, request: SubmitRequest, request_id: str, manner: M
         raise DeadlineExceeded(late) from None
 
 
-async def follow(client: Client, request_id: str, manner: Manner) -> Ending:
+async def follow(client: AnyClient, request_id: str, manner: Manner) -> Ending:
     """Show how a request goes, print its answer, and return its end."""
     show = make_show(manner.progress, Dag(request_id, time.time()))
     order = None if manner.as_json else OrderedText(manner.grain)
@@ -76,7 +79,7 @@ async def follow(client: Client, request_id: str, manner: Manner) -> Ending:
 
 
 async def _until_end(
-    client: Client, request_id: str, show: Show, order: OrderedText | None
+    client: AnyClient, request_id: str, show: Show, order: OrderedText | None
 ) -> Ending:
     async with aclosing(client.listen(request_id)) as heard:
         async for one in heard:
@@ -92,7 +95,7 @@ async def _until_end(
     raise AssertionError("following ends with the end")
 
 
-async def _cancel(client: Client, request_id: str, kind: Kind) -> None:
+async def _cancel(client: AnyClient, request_id: str, kind: Kind) -> None:
     say(f"cancelling request {request_id} ({AGAIN})", kind)
     try:
         outcome = await client.cancel(request_id, "the client was interrupted")

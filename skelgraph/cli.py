@@ -17,6 +17,7 @@ from skelgraph.options import (
     SMALL_MODEL,
     AsJson,
     Engines,
+    Key,
     LargeModel,
     LargeUrls,
     NatsCreds,
@@ -25,6 +26,7 @@ from skelgraph.options import (
     SmallModel,
     SmallUrls,
     StreamOption,
+    Url,
     grain_of,
     read_question,
     where,
@@ -70,9 +72,13 @@ def up(
     small_url: SmallUrls = None,
     large_model: LargeModel = LARGE_MODEL,
     small_model: SmallModel = SMALL_MODEL,
+    http_port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, help="Port of the gateway. Default: 8080 if it is free."),
+    ] = None,
     progress: ProgressOption = "auto",
 ) -> None:
-    """Start everything and keep it running until Ctrl-C.
+    """Start everything, with a gateway (HTTP API and live page), until Ctrl-C.
 
     [bold]skelgraph up[/]
 
@@ -86,7 +92,7 @@ def up(
             progress,
             Engines(large_url, small_url, large_model, small_model),
         )
-        return commands.up(place)
+        return commands.up(place, http_port)
 
     run(command)
 
@@ -129,6 +135,8 @@ def ask(
     as_json: AsJson = False,
     stream: StreamOption = "auto",
     progress: ProgressOption = "auto",
+    url: Url = None,
+    key: Key = None,
     nats_url: NatsUrl = None,
     nats_creds: NatsCreds = None,
     large_url: LargeUrls = None,
@@ -154,6 +162,7 @@ def ask(
             nats_creds,
             progress,
             Engines(large_url, small_url, large_model, small_model),
+            gateway=(url, key),
         )
         request = make_request(
             question=read_question(question),
@@ -185,6 +194,8 @@ def plan(
     mermaid: Annotated[bool, typer.Option("--mermaid", help="As a Mermaid flowchart.")] = False,
     as_json: AsJson = False,
     progress: ProgressOption = "auto",
+    url: Url = None,
+    key: Key = None,
     nats_url: NatsUrl = None,
     nats_creds: NatsCreds = None,
     large_url: LargeUrls = None,
@@ -207,6 +218,7 @@ def plan(
             nats_creds,
             progress,
             Engines(large_url, small_url, large_model, small_model),
+            gateway=(url, key),
         )
         request = make_request(
             question=read_question(question), mode=mode, max_nodes=max_nodes, dry_run=True
@@ -224,6 +236,8 @@ def watch(
     as_json: AsJson = False,
     stream: StreamOption = "auto",
     progress: ProgressOption = "auto",
+    url: Url = None,
+    key: Key = None,
     nats_url: NatsUrl = None,
     nats_creds: NatsCreds = None,
 ) -> None:
@@ -234,7 +248,7 @@ def watch(
 
     def command() -> Command:
         check_request_id(request_id)
-        place = where(nats_url, nats_creds, progress)
+        place = where(nats_url, nats_creds, progress, gateway=(url, key))
         return commands.watch(place, request_id, Manner(place.progress, grain_of(stream), as_json))
 
     run(command)
@@ -244,6 +258,8 @@ def watch(
 def cancel(
     request_id: RequestId,
     reason: Annotated[str, typer.Option(help="Stands in the request's end.")] = "",
+    url: Url = None,
+    key: Key = None,
     nats_url: NatsUrl = None,
     nats_creds: NatsCreds = None,
 ) -> None:
@@ -251,6 +267,7 @@ def cancel(
 
     def command() -> Command:
         check_request_id(request_id)
-        return commands.cancel(where(nats_url, nats_creds, "quiet"), request_id, reason)
+        place = where(nats_url, nats_creds, "quiet", gateway=(url, key))
+        return commands.cancel(place, request_id, reason)
 
     run(command)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as version_of
+from pathlib import Path
 from typing import Annotated
 
 import orjson
 import typer
 
 from services.runtime.streams import StreamLimits
-from skelgraph import commands, model_commands
+from skelgraph import commands, key_commands, model_commands
 from skelgraph.app import EXIT_CODES, app, run
 from skelgraph.options import AsJson, NatsCreds, NatsUrl, ProgressOption, where
 
 models_app = typer.Typer(no_args_is_help=True, help="List or download the models of the table.")
 app.add_typer(models_app, name="models")
+keys_app = typer.Typer(no_args_is_help=True, help="Make API keys for the gateway.")
+app.add_typer(keys_app, name="keys")
 
 
 @app.command(epilog=EXIT_CODES)
@@ -74,6 +77,27 @@ def download_models(
 ) -> None:
     """Download models, so that a later start needs no network."""
     run(lambda: model_commands.download(names, progress))
+
+
+@keys_app.command("new")
+def new_key(
+    owner: Annotated[str, typer.Argument(help="Whose requests are made with it.")],
+    file: Annotated[
+        Path | None, typer.Option(help="Add it to this keys file (SKELGRAPH_KEYS_FILE).")
+    ] = None,
+    max_in_flight: Annotated[
+        int | None, typer.Option(min=1, help="Most requests of this owner at once.")
+    ] = None,
+    tokens_per_minute: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens of this owner in a minute.")
+    ] = None,
+) -> None:
+    """Make an API key for the gateway; it is shown once, files hold its digest only.
+
+    [bold]skelgraph keys new alice --file keys.toml --max-in-flight 8[/]
+    """
+    limits = {"max_in_flight": max_in_flight, "tokens_per_minute": tokens_per_minute}
+    run(lambda: key_commands.new(owner, file, limits))
 
 
 @app.command()

@@ -8,6 +8,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Final, Literal
 
 import orjson
@@ -70,9 +71,10 @@ async def demo(where: Where, question: str, grain: Grain) -> int:
     return code
 
 
-async def up(where: Where) -> int:
-    """Keep a stack running until it is interrupted."""
-    async with started(where) as (stack, state, startup):
+async def up(where: Where, http_port: int | None = None) -> int:
+    """Keep a stack running, with a gateway, until it is interrupted."""
+    stack_config = replace(where.stack, gateway=True, gateway_port=http_port)
+    async with started(replace(where, stack=stack_config)) as (stack, state, startup):
         startup.say(_addresses(state))
         try:
             raise await stack.wait_failed()
@@ -107,7 +109,7 @@ async def show_status(where: Where, *, as_json: bool) -> int:
     async with reach(where, may_start=False) as session:
         state = None if where.nats_url else find_running(where.stack.state_dir)
         url = where.nats_url or (state.nats_url if state else "")
-        found = await status.look(session.client.connection, state, url)
+        found = await status.look(session.over_nats.connection, state, url)
     if as_json:
         print(orjson.dumps(found.as_json(), option=orjson.OPT_INDENT_2).decode())
     else:
@@ -167,10 +169,22 @@ def _addresses(state: StackState) -> str:
     return "\n".join(
         [
             "everything runs:",
+            *_gateway_lines(state),
             f"  {'NATS':<12}{state.nats_url}   (monitoring: {state.nats_monitor_url})",
             *engines,
             f"  {'logs':<12}{state.state_dir / 'logs'}",
-            'ask, in another terminal:  skelgraph ask "…"',
+            f'ask, in another terminal:  skelgraph ask "…"{_or_in_browser(state)}',
             "Ctrl-C stops everything.",
         ]
     )
+
+
+def _gateway_lines(state: StackState) -> list[str]:
+    if state.gateway_url is None:
+        return []
+    base = f"OpenAI-compatible API: {state.gateway_url}/v1"
+    return [f"  {'gateway':<12}{state.gateway_url}   ({base})"]
+
+
+def _or_in_browser(state: StackState) -> str:
+    return f"   or open {state.gateway_url} in a browser" if state.gateway_url else ""

@@ -46,6 +46,26 @@ NatsCreds = Annotated[
         rich_help_panel=_REACH,
     ),
 ]
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        envvar="SKELGRAPH_URL",
+        metavar="URL",
+        help="A gateway to ask instead, on this or another machine.",
+        rich_help_panel=_REACH,
+    ),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--key",
+        envvar="SKELGRAPH_API_KEY",
+        help="API key for the gateway; better in the environment, where `ps` does not show it.",
+        rich_help_panel=_REACH,
+        show_envvar=True,
+    ),
+]
 ProgressOption = Annotated[
     Kind,
     typer.Option(
@@ -122,12 +142,24 @@ def where(
     nats_creds: Path | None,
     progress: Kind,
     engines: Engines = BUILT_IN,
+    *,
+    gateway: tuple[str | None, str | None] = (None, None),
 ) -> Where:
     """Return what the options of reach and engines mean together.
+
+    Args:
+        nats_url: NATS servers.
+        nats_creds: their credentials.
+        progress: how the start of a stack is shown.
+        engines: engines and models of a stack that is started.
+        gateway: a gateway's address and API key.
 
     Raises:
         InvalidRequest: an address is none.
     """
+    url, key = gateway
+    if url and not url.startswith(("http://", "https://")):
+        raise InvalidRequest(f"{url!r} is not an http:// or https:// address", field="url")
     stack = StackConfig()
     large = _pool(stack.large, engines.large_model, engines.large_urls, "large-url")
     small = _pool(stack.small, engines.small_model, engines.small_urls, "small-url")
@@ -142,6 +174,8 @@ def where(
         stack=replace(stack, large=large, small=small),
         progress=progress,
         engines_given=engines != BUILT_IN,
+        url=url,
+        key=key,
     )
 
 

@@ -8,14 +8,16 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
 
-from proto.errors import QueueUnavailable, SkelgraphError
+from proto.errors import InvalidRequest, QueueUnavailable, SkelgraphError
 from services.runtime.client import Client, open_client
 from services.runtime.connection import Connection
 from services.runtime.streams import StreamLimits, provision
+from skelgraph.answering import AnyClient
 from skelgraph.local.config import StackConfig
 from skelgraph.local.stack import LocalStack
 from skelgraph.local.state import StackState, find_running
 from skelgraph.progress import Kind
+from skelgraph.remote import RemoteClient, open_remote
 from skelgraph.startup import Startup
 
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -34,6 +36,7 @@ class Where:
     Args:
         nats_url: servers named by flag or environment, separated by commas; the stack of
             this machine if None.
+        url: address of a gateway to speak to instead; `key` is its API key.
         creds: path of a NATS credentials file.
         stack: what to start where nothing runs.
         progress: how the start is shown.
@@ -45,20 +48,36 @@ class Where:
     stack: StackConfig
     progress: Kind
     engines_given: bool = False
+    url: str | None = None
+    key: str | None = None
 
 
 class Session:
     """A client, and the stack that was started for it, if one was."""
 
-    def __init__(self, client: Client, stack: LocalStack | None) -> None:
+    def __init__(self, client: AnyClient, stack: LocalStack | None) -> None:
         self.client = client
         self._stack = stack
+
+    @property
+    def over_nats(self) -> Client:
+        """The client, where it must be one that speaks NATS.
+
+        Raises:
+            InvalidRequest: it speaks to a gateway.
+        """
+        if isinstance(self.client, RemoteClient):
+            raise InvalidRequest("a gateway cannot do this; name NATS servers", field="url")
+        return self.client
 
     async def failed(self) -> SkelgraphError:
         """Wait until what we stand on is gone for good, and return why."""
         if self._stack:
             return await self._stack.wait_failed()
-        await self.client.connection.closed.wait()
+        if isinstance(self.client, RemoteClient):
+            await asyncio.Event().wait()  # it says so itself, where it is used
+        else:
+            await self.client.connection.closed.wait()
         return QueueUnavailable("the connection was closed for good")
 
 
@@ -72,6 +91,10 @@ async def reach(where: Where, *, may_start: bool) -> AsyncIterator[Session]:
         NotProvisioned: the streams are missing.
         LocalStackError: the stack cannot be started.
     """
+    if where.url:
+        async with open_remote(where.url, where.key) as remote:
+            yield Session(remote, None)
+        return
     url = where.nats_url or _running_url(where)
     if url is None and not may_start:
         raise NothingRuns

@@ -31,7 +31,7 @@ from services.gateway.errors import (
     status_of,
 )
 from services.gateway.gateway import Gateway
-from services.gateway.operations import OPERATIONS, Operation
+from services.gateway.operations import OPERATIONS
 from services.gateway.rates import rate_headers
 from services.gateway.requests_api import RequestsApi
 from services.runtime import metrics
@@ -81,7 +81,7 @@ def make_app(
         "follow_request": requests.events,
         "draft_skeleton": requests.skeleton,
     }
-    routes: list[BaseRoute] = [_route(gateway, one, handlers[one.name]) for one in OPERATIONS]
+    routes = _routes(gateway, handlers)
     routes.append(Route("/openapi.json", _openapi))
     if PAGE.is_dir():
         routes.append(Mount("/", _Page(directory=PAGE, html=True)))
@@ -97,13 +97,22 @@ def make_app(
     )
 
 
-def _route(gateway: Gateway, operation: Operation, handle: Handler) -> Route:
+def _routes(gateway: Gateway, handlers: Mapping[str, Handler]) -> list[BaseRoute]:
+    """Return one route a path: what is not allowed there can say what is."""
+    paths = dict.fromkeys(operation.path for operation in OPERATIONS)
+    return [_route(gateway, path, handlers) for path in paths]
+
+
+def _route(gateway: Gateway, path: str, handlers: Mapping[str, Handler]) -> Route:
+    operations = {str(one.method): one.name for one in OPERATIONS if one.path == path}
+
     async def endpoint(request: Request) -> Response:
-        response = await _answer(gateway, handle, request)
-        metrics.HTTP_REQUESTS.labels(operation.name, str(response.status_code)).inc()
+        name = operations["GET" if request.method == "HEAD" else request.method]
+        response = await _answer(gateway, handlers[name], request)
+        metrics.HTTP_REQUESTS.labels(name, str(response.status_code)).inc()
         return response
 
-    return Route(operation.path, endpoint, methods=[operation.method], name=operation.name)
+    return Route(path, endpoint, methods=list(operations))
 
 
 async def _answer(gateway: Gateway, handle: Handler, request: Request) -> Response:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -27,6 +28,11 @@ from services.gateway.sse import until_gone
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
 
+#: How much of a body that is too large is read, and for how long, before it is refused.
+LINGER_BYTES: Final = 8 * 1024**2
+LINGER_S: Final = 1.0
+#: Floating-point numbers below this are exact integers if they are integers at all.
+_EXACT: Final = 2.0**53
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 
 
@@ -110,21 +116,34 @@ class Call:
 
     async def _body(self) -> bytes:
         limit = self.limits.body_bytes
+        pieces, body = self.http.stream(), bytearray()
         announced = self.http.headers.get("content-length", "")
-        if announced.isdigit() and int(announced) > limit:
-            raise RequestTooLarge(f"{announced} bytes, at most {limit} are taken")
-        body = bytearray()
+        too_large = announced.isdigit() and int(announced) > limit
         try:
             async with asyncio.timeout(self.limits.body_timeout_s):
-                async for piece in self.http.stream():
+                while not too_large and (piece := await anext(pieces, b"")):
                     body += piece
-                    if len(body) > limit:
-                        raise RequestTooLarge(f"more than {limit} bytes")
+                    too_large = len(body) > limit
         except TimeoutError:
             raise RequestTimedOut(f"{self.limits.body_timeout_s:g} s") from None
         except ClientDisconnect:
             raise ClientGone from None
+        if too_large:
+            if "expect" not in self.http.headers:  # who waits for our word sends nothing
+                await _discard(pieces)
+            raise RequestTooLarge(f"{announced or 'too many'} bytes, at most {limit} are taken")
         return bytes(body)
+
+
+async def _discard(pieces: AsyncIterator[bytes]) -> None:
+    """Read a little of what is refused: who is cut off while sending may miss the answer."""
+    with contextlib.suppress(TimeoutError, ClientDisconnect):
+        async with asyncio.timeout(LINGER_S):
+            left = LINGER_BYTES
+            async for piece in pieces:
+                left -= len(piece)
+                if left < 0:
+                    return
 
 
 def checked(kind: type[M], value: Json) -> M:
@@ -135,13 +154,23 @@ def checked(kind: type[M], value: Json) -> M:
         InvalidRequest: a field is not valid; names it.
     """
     try:
-        return kind.model_validate_json(orjson.dumps(value), strict=True)
+        return kind.model_validate_json(orjson.dumps(_with_integers(value)), strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     field = ".".join(str(part) for part in first["loc"]) or None
     if first["type"] == "extra_forbidden":
         raise UnknownParameter(field=field)
     raise InvalidRequest(first["msg"], field=field)
+
+
+def _with_integers(value: object) -> object:
+    """Return `value` with 2 in the place of 2.0, which is the same number in JSON."""
+    if isinstance(value, dict):
+        return {name: _with_integers(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_with_integers(one) for one in value]
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < _EXACT
+    return int(value) if whole and isinstance(value, float) else value
 
 
 def json_response(

@@ -53,7 +53,8 @@ class AnswerText:
         self._order = OrderedText(grain)
         self._cutter = cutter
         self._plan: PlanCompleted | None = None
-        self._usage: dict[int, Usage] = {}
+        self._usage: dict[int, Usage] = {}  # of nodes that are done
+        self._running: dict[int, int] = {}  # of others, tokens so far
         self._made_anew: list[int | None] = []
         self.text = ""
 
@@ -86,13 +87,12 @@ class AnswerText:
 
     def _count(self, event: Fact | Preview) -> None:
         self._cutter.count(event)
-        match event:
-            case PlanCompleted():
-                self._plan = event
-            case NodeDecoded():
-                self._usage[event.node] = event.usage
-            case TokensDecoded():
-                self._usage[event.node] = Usage(generated_tokens=event.tokens)
+        if isinstance(event, TokensDecoded):
+            self._running[event.node] = event.tokens
+        elif isinstance(event, NodeDecoded):
+            self._usage[event.node] = event.usage
+        elif isinstance(event, PlanCompleted):
+            self._plan = event
 
     @property
     def finish_reason(self) -> FinishReason:
@@ -109,7 +109,9 @@ class AnswerText:
         if isinstance(self.end, AnswerAssembled):
             return ChatUsage.of(self.end.usage)
         spent = self._plan.usage if self._plan else Usage()
-        return ChatUsage.of(sum(self._usage.values(), spent))
+        running = sum(n for node, n in self._running.items() if node not in self._usage)
+        known = [*self._usage.values(), Usage(generated_tokens=running)]
+        return ChatUsage.of(sum(known, spent))
 
     @property
     def report(self) -> AnswerReport:

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from proto.messages import MAX_QUESTION_CHARS, ResolvedMode, Sampling, Timings, Usage
 from services.gateway.bodies import Given, Shown
+from services.gateway.models import MODELS
 
 ChatRole = Literal["system", "developer", "user", "assistant"]
 StopText = Annotated[str, Field(min_length=1, max_length=1000)]
@@ -54,7 +55,7 @@ class ChatCompletionRequest(Given):
     at the value that changes nothing.
     """
 
-    model: str = Field(max_length=200)
+    model: str = Field(json_schema_extra={"enum": list(MODELS)})
     messages: tuple[ChatMessage, ...] = Field(min_length=1, max_length=1000)
     stream: bool | None = None
     stream_options: StreamOptions | None = None

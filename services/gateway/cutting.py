@@ -34,6 +34,8 @@ class Cutter:
 
     def count(self, event: Fact | Preview) -> None:
         """Take note of how many tokens a text has."""
+        if self._max_tokens is None:
+            return
         if isinstance(event, NodeDecoded):
             self._counted[event.node] = (event.usage.generated_tokens, len(event.text))
         elif isinstance(event, TokensDecoded):
@@ -48,11 +50,13 @@ class Cutter:
         """Return what may be passed on of the text so far; after the end nothing."""
         if self.reason:
             return ""
+        if not self.is_wanted:
+            return text
         text = self._held + text
         self._held = ""
-        found = [place for stop in self._stops if (place := text.find(stop)) >= 0]
-        if found:
-            self.reason, text = "stop", text[: min(found)]
+        found = [(at + len(stop), at) for stop in self._stops if (at := text.find(stop)) >= 0]
+        if found:  # the one that is complete first, whatever the chunking
+            self.reason, text = "stop", text[: min(found)[1]]
         else:
             keep = self._may_begin_stop(text)
             text, self._held = text[: len(text) - keep], text[len(text) - keep :]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from proto.errors import SkelgraphError
+from proto.errors import Busy, InvalidRequest, SkelgraphError
 
 Json = dict[str, object]
 
@@ -33,7 +33,7 @@ class RequestTimedOut(SkelgraphError):
     code = "request_timed_out"
 
 
-class InvalidApiKey(SkelgraphError):
+class InvalidApiKey(InvalidRequest):
     """A valid API key is needed: `Authorization: Bearer KEY`."""
 
     code = "invalid_api_key"
@@ -69,18 +69,16 @@ class IdempotencyKeyReused(SkelgraphError):
     code = "idempotency_key_reused"
 
 
-class TooManyRequests(SkelgraphError):
+class TooManyRequests(Busy):
     """This key has as many requests in flight as it may have."""
 
     code = "too_many_requests"
-    retryable = True
 
 
-class TokensPerMinute(SkelgraphError):
+class TokensPerMinute(Busy):
     """This key has used the tokens that it may use in a minute."""
 
     code = "tokens_per_minute"
-    retryable = True
 
 
 class ShuttingDown(SkelgraphError):
@@ -98,9 +96,9 @@ _STATUS: Final = {
     404: ("model_not_found", "unknown_request", "not_found"),
     405: ("method_not_allowed",),
     408: ("request_timed_out",),
+    409: ("idempotency_key_reused",),
     413: ("request_too_large", "message_too_large"),
     415: ("unsupported_media_type",),
-    422: ("idempotency_key_reused",),
     429: ("busy", "too_many_requests", "tokens_per_minute"),
     499: ("cancelled",),
     502: ("node_gave_up", "plan_rejected", "empty_text", "worker_lost"),

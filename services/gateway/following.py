@@ -114,6 +114,7 @@ class Follower:
         self._events = events
         self._tail = tail
         self._open: dict[Callable[[], None], bool] = {}  # how to close → resumable
+        self._ended: set[bool] = set()  # of what is resumable or not no more is begun
 
     @contextlib.asynccontextmanager
     async def follow(
@@ -139,6 +140,8 @@ class Follower:
         """
         following = Following(request, after_seq, read_preview)
         self._open[following.close] = resumable
+        if resumable in self._ended:
+            following.close()
         try:
             async with contextlib.AsyncExitStack() as stack:
                 stack.enter_context(self._tail.following(request, following.on_fact))
@@ -153,6 +156,7 @@ class Follower:
 
     def close_all(self, *, resumable_only: bool = False) -> None:
         """End what is followed, or only what others can go on with: this process ends."""
+        self._ended |= {True} if resumable_only else {True, False}
         for close, resumable in tuple(self._open.items()):
             if resumable or not resumable_only:
                 close()

@@ -19,6 +19,16 @@ _ERROR: Final[Json] = {
     "application/json": {"schema": {"$ref": _REF.format(model=ErrorAnswer.__name__)}}
 }
 
+#: One server-sent event: OpenAPI 3.1 has no word for a stream of them.
+_EVENT: Final[Json] = {
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "description": "position of a fact in the event log"},
+        "event": {"type": "string", "description": "a message's type in snake case"},
+        "data": {"type": "string", "contentMediaType": "application/json"},
+    },
+}
+
 _DESCRIPTION: Final = """\
 One prompt becomes a graph of nodes that are decoded in parallel. Reference with examples:
 docs/gateway.md.
@@ -66,7 +76,7 @@ def _good(operation: Operation) -> Json:
     if operation.answer:
         content["application/json"] = {"schema": _ref(operation.answer)}
     if operation.streams:
-        content["text/event-stream"] = {"schema": {"type": "string"}}
+        content["text/event-stream"] = {"schema": _EVENT}
     return {"description": "As asked.", "content": content}
 
 

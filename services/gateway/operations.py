@@ -18,6 +18,7 @@ from services.gateway.bodies import (
     RequestView,
 )
 from services.gateway.chat_bodies import ChatCompletion, ChatCompletionRequest, Model, ModelList
+from services.gateway.models import MODELS
 
 Json = dict[str, object]
 
@@ -78,7 +79,10 @@ _ID: Final = Parameter(
     description="Id of the request.",
 )
 _MODEL: Final = Parameter(
-    name="model", place="path", schema={"type": "string"}, description="Name of the model."
+    name="model",
+    place="path",
+    schema={"type": "string", "enum": list(MODELS)},
+    description="Name of the model.",
 )
 _LIMIT: Final = Parameter(
     name="limit",
@@ -111,7 +115,7 @@ _IDEMPOTENCY: Final = Parameter(
     schema={"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
     description="The same key and body give the same request, at any gateway.",
 )
-_BODY_ERRORS: Final = (408, 413, 415, 422, 429)
+_BODY_ERRORS: Final = (408, 409, 413, 415, 429)
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
     Operation(

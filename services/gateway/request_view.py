@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from proto.messages import (
@@ -21,6 +20,7 @@ from proto.names import DIRECT_NODE
 from services.gateway.accounts import state_after
 from services.gateway.bodies import AttemptError, NodeState, NodeView, OpenState, RequestError
 from services.gateway.bodies import RequestView as View
+from services.runtime.client import RequestState
 from services.runtime.facts import StoredFact
 
 Ending = AnswerAssembled | SkeletonDrafted | RequestFailed
@@ -54,21 +54,20 @@ class _Told:
                 self.end, self.ended_at = fact, stored.stored_at
 
 
-def view(request: str, submitted: SubmitRequest, facts: Sequence[StoredFact]) -> View:
+def view(state: RequestState, submitted: SubmitRequest) -> View:
     """Return the request as it stands.
 
     Args:
-        request: its id.
+        state: what is stored of it.
         submitted: what was asked.
-        facts: all that is stored of it.
     """
     told = _Told()
-    for stored in facts:
+    for stored in state.facts:
         told.fold(stored)
     end, accepted = told.end, told.accepted
     answer = end if isinstance(end, AnswerAssembled) else None
     return View(
-        id=request,
+        id=state.request,
         state=_state(told),
         question=submitted.question,
         asked_mode=submitted.mode,
@@ -85,7 +84,7 @@ def view(request: str, submitted: SubmitRequest, facts: Sequence[StoredFact]) ->
         usage=answer.usage if answer else None,
         timings=answer.timings if answer else None,
         error=_error(end),
-        last_event=facts[-1].stream_seq if facts else 0,
+        last_event=state.last_seq,
     )
 
 

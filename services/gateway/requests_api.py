@@ -63,7 +63,7 @@ class RequestsApi:
     async def show(self, call: Call) -> Response:
         """Answer with a request as it stands."""
         found = await self._gateway.find(call.caller, call.request)
-        view = request_view.view(call.request, found.submitted, found.state.facts)
+        view = request_view.view(found.state, found.submitted)
         return json_response(view)
 
     async def recent(self, call: Call) -> Response:
@@ -95,9 +95,9 @@ class RequestsApi:
         header = call.http.headers.get("last-event-id") or None
         after = _number(call, "after", 0, given=header)
         found = await self._gateway.find(call.caller, call.request)
-        if found.state.end and after >= found.state.facts[-1].stream_seq:
+        if found.state.end and after >= found.state.last_seq:
             return Response(status_code=204)
-        previews = call.http.query_params.get("previews", "true") != "false"
+        previews = _flag(call, "previews", default=True)
         pieces = self._events(call.request, after, previews=previews)
         return sse.EventStream(pieces, write_timeout_s=call.limits.write_timeout_s)
 
@@ -173,6 +173,13 @@ def _preview_event(data: bytes) -> bytes:
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         raise MalformedMessage(str(error)) from None
     return sse.event(data.replace(b"\n", b" "), name=event_name(str(kind)))
+
+
+def _flag(call: Call, name: str, *, default: bool) -> bool:
+    text = call.http.query_params.get(name)
+    if text not in {None, "true", "false"}:
+        raise InvalidRequest("it is neither `true` nor `false`", field=name)
+    return default if text is None else text == "true"
 
 
 def _number(

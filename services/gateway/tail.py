@@ -1,7 +1,7 @@
 """The end of the event log, read once a process and handed to whoever follows a request.
 
 One reader for all streams: a consumer for each would cost NATS and this process more than the
-facts themselves (ADR 0011). Its position makes joining exact: register, then read what was
+facts themselves (ADR 0014). Its position makes joining exact: register, then read what was
 stored up to there.
 """
 

@@ -81,9 +81,14 @@ class RequestState:
 
     @property
     def end(self) -> Ending | None:
-        """How it ended, if it has."""
-        last = self.facts[-1].fact if self.facts else None
-        return last if isinstance(last, END_TYPES) else None
+        """How it ended, if it has. Facts of work that was under way may follow its end."""
+        return next((one.fact for one in self.facts if isinstance(one.fact, END_TYPES)), None)
+
+    @property
+    def last_seq(self) -> int:
+        """Position of its end, or of its last fact; 0 if there is none."""
+        ends = [one for one in self.facts if isinstance(one.fact, END_TYPES)]
+        return (ends or self.facts)[-1].stream_seq if self.facts else 0
 
 
 def make_request(**fields: object) -> SubmitRequest:
@@ -138,8 +143,10 @@ class Client:
 
     async def submit(
         self, request: SubmitRequest, request_id: str, *, traceparent: str | None = None
-    ) -> None:
-        """Store `request` for a planner; once more under an id that is queued changes nothing.
+    ) -> str:
+        """Store `request` for a planner, and return its id.
+
+        Once more under an id that is queued changes nothing.
 
         Raises:
             InvalidRequest: `request_id` may not stand in a subject.
@@ -157,6 +164,7 @@ class Client:
             timeout_s=SUBMIT_TIMEOUT_S,
         )
         log.info("request_submitted", request=request_id, new=outcome is Outcome.STORED)
+        return request_id
 
     async def follow(self, request_id: str) -> AsyncGenerator[Fact | Preview, None]:
         """Yield the request's facts from the first, and previews, until its end.

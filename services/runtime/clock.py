@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime
+from datetime import UTC, datetime
 
 from proto.names import Stream
 from services.runtime.connection import Connection
@@ -34,7 +34,11 @@ class ServerClock:
 
 
 def epoch(stamp: str) -> float:
-    """Return an RFC 3339 time in UTC, with nanoseconds, as seconds since the epoch."""
+    """Return an RFC 3339 time in UTC as seconds since the epoch, to the microsecond.
+
+    Rounded as nats-py rounds a delivery's: a message's time is the same however it was read.
+    """
     whole, _, fraction = stamp.rstrip("Z").partition(".")
-    seconds = datetime.fromisoformat(f"{whole}+00:00").timestamp()
-    return seconds + (float(f"0.{fraction}") if fraction else 0.0)
+    seconds = int(datetime.fromisoformat(f"{whole}+00:00").timestamp())
+    nanoseconds = seconds * 1_000_000_000 + int(f"{fraction:0<9.9}")
+    return datetime.fromtimestamp(nanoseconds / 1_000_000_000.0, UTC).timestamp()

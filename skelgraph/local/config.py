@@ -44,12 +44,17 @@ class PoolConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackConfig:
-    """A whole stack; ports of 0 become free ones. `env` is added to every service's."""
+    """A whole stack; ports of 0 become free ones. `env` is added to every service's.
+
+    The gateway is for whoever stays: `gateway_port` None is the usual one if it is free.
+    """
 
     large: PoolConfig = PoolConfig(model=catalogue.LARGE.name)
     small: PoolConfig = PoolConfig(model=catalogue.SMALL.name)
     nats_port: int = 0
     nats_monitor_port: int = 0
+    gateway: bool = False
+    gateway_port: int | None = None
     state_dir: Path = field(default_factory=folders.state_dir)
     models_dir: Path = field(default_factory=folders.models_dir)
     log_level: str = "info"

@@ -48,6 +48,14 @@ def claim(port: int, purpose: str) -> int:
     return port
 
 
+def prefer(port: int) -> int:
+    """Return the port if nobody has it, else a free one."""
+    try:
+        return claim(port, "")
+    except PortTaken:
+        return free_port()
+
+
 def holder_of(port: int) -> str | None:
     """Return name and pid of the process that listens on a port, where /proc tells (Linux)."""
     inodes = {f"socket:[{inode}]" for inode in _listening_inodes(port)}

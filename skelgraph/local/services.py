@@ -11,6 +11,10 @@ from skelgraph.local.process import ProcessSpec
 
 _READY_PATH = "/readyz"
 
+GATEWAY = "gateway"
+#: Where the gateway listens if nobody else does.
+GATEWAY_PORT = 8080
+
 
 @dataclass(frozen=True, slots=True)
 class ServiceSpec:
@@ -25,7 +29,8 @@ class ServiceSpec:
 def default_services(config: StackConfig) -> tuple[ServiceSpec, ...]:
     """Return every service of the product, as it runs in production."""
     workers = (_worker(pool, options.slots) for pool, options in config.pools().items())
-    return (_service("assembler"), *workers, _service("planner"))
+    services = (_service("assembler"), *workers, _service("planner"))
+    return (*services, _service(GATEWAY)) if config.gateway else services
 
 
 def _service(name: str) -> ServiceSpec:
@@ -51,9 +56,16 @@ def common_env(
     }
 
 
-def process_spec(service: ServiceSpec, health_port: int, common: Mapping[str, str]) -> ProcessSpec:
-    """Return how to run a service with its health pages on a port."""
-    own = {"SKELGRAPH_HEALTH_PORT": str(health_port), **service.env}
+def process_spec(
+    service: ServiceSpec,
+    health_port: int,
+    common: Mapping[str, str],
+    *,
+    http_port: int | None = None,
+) -> ProcessSpec:
+    """Return how to run a service with its health pages on a port, and its API on another."""
+    http = {"SKELGRAPH_HTTP_PORT": str(http_port)} if http_port else {}
+    own = {"SKELGRAPH_HEALTH_PORT": str(health_port), **http, **service.env}
     return ProcessSpec(
         name=service.name,
         argv=service.argv,

@@ -57,6 +57,7 @@ class LocalStack:
         self._nats: NatsServer | None = None
         self._engines: dict[str, Child] = {}
         self._services: list[Child] = []
+        self._gateway_port: int | None = None
         self._watch = Watch(report)
         self.state: state.StackState | None = None
 
@@ -146,11 +147,20 @@ class LocalStack:
     def _make_services(self, nats_url: str) -> list[Child]:
         common = services.common_env(self.config, nats_url, self._engine_urls())
         free = ports.free_ports(len(self._service_specs))
+        self._gateway_port = self._claim_gateway_port()
         specs = [
-            services.process_spec(service, port, common)
+            services.process_spec(service, port, common, http_port=self._gateway_port)
             for service, port in zip(self._service_specs, free, strict=True)
         ]
         return [Child(spec, self._log_path(spec.name)) for spec in specs]
+
+    def _claim_gateway_port(self) -> int | None:
+        if all(service.name != services.GATEWAY for service in self._service_specs):
+            return None
+        wanted = self.config.gateway_port
+        if wanted is None:
+            return ports.prefer(services.GATEWAY_PORT)
+        return ports.claim(wanted, services.GATEWAY)
 
     def _engine_urls(self) -> dict[str, list[str]]:
         own = {
@@ -168,6 +178,7 @@ class LocalStack:
             engine_urls=self._engine_urls(),
             health_ports={child.spec.name: child.spec.port for child in self._services},
             state_dir=self.config.state_dir,
+            gateway_url=f"http://{ports.HOST}:{self._gateway_port}" if self._gateway_port else None,
         )
 
     async def _up(self, child: Child) -> None:

@@ -27,6 +27,7 @@ class StackState:
     engine_urls: dict[str, list[str]]
     health_ports: dict[str, int]
     state_dir: Path
+    gateway_url: str | None = None
 
 
 _READER = pydantic.TypeAdapter(StackState)

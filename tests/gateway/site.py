@@ -7,17 +7,31 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import orjson
 
 from skelgraph.local import ports
+from skelgraph.local.nats import NatsServer
 from skelgraph.local.process import Child
-from tests.conftest import Runtime
+from tests.conftest import Runtime, open_runtime
 from tests.processes import Services
-from tests.scripted_engine import Script, ScriptedEngine, writer
+from tests.scripted_engine import Finish, Say, Script, ScriptedEngine, Step, Wait, writer
+from tests.scripted_steps import Json
 
 QUESTION = "Shall we move the office?"
+
+
+@asynccontextmanager
+async def whole_site(
+    folder: Path, script: Script | None = None, **settings: str
+) -> AsyncIterator[Site]:
+    """Start everything, NATS too."""
+    async with NatsServer(folder / "nats") as server, AsyncExitStack() as stack:
+        runtime = await open_runtime(stack, server)
+        async with running_site(runtime, folder, script, **settings) as site:
+            yield site
 
 
 @dataclass
@@ -77,9 +91,10 @@ async def running_site(
         yield Site(runtime, services, engine, gateway, url)
 
 
-def chat(model: str = "skelgraph-sgd", **more: object) -> dict[str, object]:
+def chat(**asked: object) -> dict[str, object]:
     """The body of a chat completion."""
-    return {"model": model, "messages": [{"role": "user", "content": QUESTION}], **more}
+    messages = [{"role": "user", "content": QUESTION}]
+    return {"model": "skelgraph-sgd", "messages": messages, **asked}
 
 
 async def events(response: httpx2.Response) -> AsyncIterator[Sent]:
@@ -100,3 +115,59 @@ async def events(response: httpx2.Response) -> AsyncIterator[Sent]:
                 name, ident, data = "", None, ""
             case _:
                 pass
+
+
+async def complete(site: Site, **asked: object) -> dict[str, Any]:
+    """Return a chat completion."""
+    async with site.http() as http:
+        response = await http.post("/v1/chat/completions", json=chat(**asked))
+        body: dict[str, Any] = response.json()
+        assert response.status_code == 200, body
+        return body
+
+
+async def streamed(site: Site, **asked: object) -> list[dict[str, Any]]:
+    """Return the chunks of a streamed chat completion."""
+    body = chat(stream=True, **asked)
+    async with (
+        site.http() as http,
+        http.stream("POST", "/v1/chat/completions", json=body) as response,
+    ):
+        assert response.status_code == 200
+        return [one.data async for one in events(response)]
+
+
+def text_of(chunks: list[dict[str, Any]]) -> str:
+    """Return the text of a streamed chat completion."""
+    deltas = (chunk["choices"][0]["delta"] for chunk in chunks if chunk["choices"])
+    return "".join(delta.get("content", "") for delta in deltas)
+
+
+async def follow(http: httpx2.AsyncClient, request: str, **headers: str) -> list[Sent]:
+    """Return all events of a request, from the first or from `Last-Event-ID` on."""
+    async with http.stream("GET", f"/v1/requests/{request}/events", headers=headers) as response:
+        assert response.status_code == 200
+        return [one async for one in events(response)]
+
+
+def endless(after: int) -> Script:
+    """An engine that says so many words and then nothing, to any call."""
+
+    async def steps(_: Json) -> AsyncIterator[Step]:
+        for _word in range(after):
+            yield Say("word. ")
+        yield Wait(60)
+
+    return steps
+
+
+def in_two_parts(going_on: asyncio.Event) -> Script:
+    """An engine that says something before `going_on`, and something after it."""
+
+    async def steps(_: Json) -> AsyncIterator[Step]:
+        yield Say("Before. ")
+        yield Wait(going_on)
+        yield Say("After.")
+        yield Finish()
+
+    return steps

@@ -1,0 +1,44 @@
+"""The OpenAPI document is what the gateway does: schemathesis asks it all sorts of things."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from services.gateway.openapi import document
+from tests.gateway.site import Site
+from tests.scripted_engine import writer
+
+pytestmark = pytest.mark.asyncio(loop_scope="package")
+
+PROGRAM = Path(sys.executable).with_name("schemathesis")
+CONFIG = Path(__file__).with_name("schemathesis.toml")
+
+
+async def test_the_document_is_served(site: Site) -> None:
+    async with site.http() as http:
+        assert (await http.get("/openapi.json")).json() == document()
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("limit_s", [12, pytest.param(150, marks=pytest.mark.long)])
+async def test_schemathesis_finds_nothing(site: Site, tmp_path: Path, limit_s: int) -> None:
+    site.engine.script = writer(token_s=0, text="Yes.")
+    options = ["--seed=1", "--max-examples=20", f"--max-time={limit_s}", "--request-timeout=20"]
+    process = await asyncio.create_subprocess_exec(
+        PROGRAM,
+        f"--config-file={CONFIG}",
+        "run",
+        f"{site.url}/openapi.json",
+        "--no-color",
+        *options,
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0, out.decode()[-8000:]
