@@ -9,10 +9,10 @@ py := $(bin)/python
 pip := $(py) -m pip --disable-pip-version-check --no-input install --quiet --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-all lint types schemas schemas-check bench lock clean
+.PHONY: help demo up test test-all lint types schemas schemas-check bench k8s-check image sbom lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.local ## start everything on this machine, answer a sample question
 	@$(bin)/skelgraph demo
@@ -42,11 +42,28 @@ schemas-check: $(VENV)/.dev ## fail if what is generated is not what the code sa
 bench: $(VENV)/.local ## the benchmark; ARGS="..." for its options
 	@$(py) -m bench.questions $(ARGS)
 
+k8s-check: $(VENV)/.dev ## what deploy/ renders to, and all checks of it
+	@$(py) -m pytest tests/k8s -rP -q
+
+# Needs Docker. IMAGE names the result, PYTHON_DIGEST the base: see Dockerfile.
+IMAGE ?= skelgraph:dev
+DOCKER ?= docker
+image: ## the container image; PYTHON_DIGEST=sha256:... IMAGE=name:tag
+	@test -n "$(PYTHON_DIGEST)" || { echo "PYTHON_DIGEST=sha256:... is missing: the Dockerfile says how to find it" >&2; exit 1; }
+	$(DOCKER) build --build-arg PYTHON_DIGEST=$(PYTHON_DIGEST) \
+		--build-arg REVISION=$$(git rev-parse HEAD) --tag $(IMAGE) .
+
+sbom: $(VENV)-sbom/.done ## build/sbom.json: what is in the image, as CycloneDX
+	@mkdir -p build
+	@$(VENV)-sbom/bin/cyclonedx-py requirements requirements/runtime.txt --pyproject pyproject.toml \
+		--mc-type application --output-reproducible --of JSON -o build/sbom.json
+	@echo "build/sbom.json"
+
 lock: $(VENV)/.dev ## write requirements/*.txt anew; UPGRADE=1 for newer versions
 	@UV=$(abspath $(bin)/uv) requirements/lock.sh
 
 clean: ## remove the environment and caches
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	@rm -rf $(VENV) $(VENV)-sbom .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(py):
@@ -67,6 +84,11 @@ $(VENV)/.dev: requirements/dev.txt requirements/build.txt pyproject.toml | $(py)
 	@$(pip) -r requirements/dev.txt -r requirements/build.txt
 	@$(call install_project)
 	@touch $@ $(VENV)/.local
+
+$(VENV)-sbom/.done: requirements/sbom.txt | $(py)
+	@$(py) -m venv $(VENV)-sbom
+	@$(VENV)-sbom/bin/python -m pip --disable-pip-version-check --no-input install --quiet --require-hashes -r requirements/sbom.txt
+	@touch $@
 
 define install_project
 $(py) -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -35,6 +36,12 @@ API_TIMEOUT_S: Final = 5.0
 PAYLOAD_MARGIN_BYTES: Final = 4096
 
 
+def without_user(url: str) -> str:
+    """Return `url` without user and password, for logs and errors."""
+    scheme, separator, rest = url.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+
+
 class ApiError(Exception):
     """JetStream answered an API call with an error."""
 
@@ -51,14 +58,23 @@ class Connection:
         servers: addresses of the NATS servers.
         name: shown in the server's connection list.
         creds: path of a credentials file, if the server wants one.
+        ca: path of the certificates that sign the server's; by default the system's.
     """
 
-    def __init__(self, servers: Sequence[str], *, name: str, creds: str | None = None) -> None:
+    def __init__(
+        self,
+        servers: Sequence[str],
+        *,
+        name: str,
+        creds: str | None = None,
+        ca: str | None = None,
+    ) -> None:
         self.nc = Client()
         self.closed = asyncio.Event()
         self._servers = list(servers)
         self._name = name
         self._creds = creds
+        self._tls = ssl.create_default_context(cafile=ca) if ca else None
         self._on_reconnect: list[Callable[[], None]] = []
         self._connected = asyncio.Event()
         self._watchdog: asyncio.Task[None] | None = None
@@ -77,11 +93,11 @@ class Connection:
         except (TimeoutError, nats.errors.Error, OSError) as error:
             self._closing = True
             await self._close_client()
-            where = ", ".join(self._servers)
+            where = ", ".join(map(without_user, self._servers))
             raise QueueUnavailable(f"{where}: {str(error) or 'no answer'}") from error
         self._connected.set()
         self._watchdog = asyncio.create_task(self._watch(), name="nats watchdog")
-        log.info("nats_connected", server=self.nc.connected_url and self.nc.connected_url.netloc)
+        log.info("nats_connected", server=self._server())
 
     async def close(self) -> None:
         """Send what is buffered and disconnect."""
@@ -191,6 +207,7 @@ class Connection:
             servers=self._servers,
             name=self._name,
             user_credentials=self._creds,
+            tls=self._tls,
             error_cb=self._error,
             disconnected_cb=self._disconnected,
             reconnected_cb=self._reconnected,
@@ -224,7 +241,7 @@ class Connection:
     async def _reconnected(self) -> None:
         self._said_down = False
         self._connected.set()
-        log.info("nats_reconnected", server=self.nc.connected_url and self.nc.connected_url.netloc)
+        log.info("nats_reconnected", server=self._server())
         for callback in tuple(self._on_reconnect):
             callback()
 
@@ -252,6 +269,11 @@ class Connection:
         except (nats.errors.Error, TimeoutError):
             return False
         return True
+
+    def _server(self) -> str:
+        """The server that we are connected to, without the password that its URL may hold."""
+        url = self.nc.connected_url
+        return f"{url.hostname}:{url.port}" if url else ""
 
     def _reader_is_dead(self) -> bool:
         reader = self.nc._reading_task

@@ -42,7 +42,10 @@ class Process:
         self.stopping = asyncio.Event()
         self.failure: BaseException | None = None
         self.connection = Connection(
-            settings.servers(), name=self.replica, creds=settings.nats_creds
+            settings.servers(),
+            name=self.replica,
+            creds=settings.nats_creds,
+            ca=settings.nats_ca,
         )
         self._provisioned = False
         self._serving = False

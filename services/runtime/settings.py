@@ -6,6 +6,7 @@ the flag wins. `--help` lists them all with units and defaults.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Annotated, Literal, NoReturn, Self
@@ -38,6 +39,9 @@ class ServiceSettings(BaseSettings):
 
     nats_url: str = Field("nats://127.0.0.1:4222", description="NATS servers, separated by commas")
     nats_creds: str | None = Field(None, description="path of a NATS credentials file")
+    nats_ca: str | None = Field(
+        None, description="path of the certificates that sign NATS's; none: those of the system"
+    )
     partitions: int = Field(
         8, ge=1, le=256, description="partitions of the event log, the same in all services"
     )
@@ -58,6 +62,13 @@ class ServiceSettings(BaseSettings):
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="console: for eyes; json: for a collector; auto: by the terminal"
     )
+
+    @field_validator("nats_creds", "nats_ca")
+    @classmethod
+    def _readable(cls, path: str | None) -> str | None:
+        if path is not None and not os.access(path, os.R_OK):
+            raise ValueError(f"{path!r} is not a readable file")
+        return path
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: object) -> None:

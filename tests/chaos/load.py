@@ -80,7 +80,11 @@ class Load:
         for number in range(self._options.requests):
             await asyncio.sleep(max(0.0, began + number * pause_s - time.monotonic()))
             await self._room()
-            self._start(self._one(number), f"request {number}")
+            self.send(number)
+
+    def send(self, number: int) -> None:
+        """Send one request now, however many are open."""
+        self._start(self._one(number), f"request {number}")
 
     async def _room(self) -> None:
         """Wait until not too many are open, but not for ever: lost ones never end."""
@@ -103,6 +107,15 @@ class Load:
         except TimeoutError:
             return False
         return True
+
+    async def some_ended(self, count: int) -> None:
+        """Wait until `count` more requests have ended."""
+        goal = self._count_ended() + count
+        async with self._ended:
+            await self._ended.wait_for(lambda: self._count_ended() >= goal)
+
+    def _count_ended(self) -> int:
+        return sum(one.ended_at is not None for one in self.sent.values())
 
     async def saw(self, stored: StoredFact) -> None:
         """Take note of a fact."""

@@ -81,9 +81,9 @@ class _Run:
             client = await exits.enter_async_context(open_client(self._stack.servers))
             load = Load(self._options, client)
             exits.push_async_callback(load.close)
-            watching = await exits.enter_async_context(_tail(self._stack.servers, load))
+            watching = await exits.enter_async_context(tail_log(self._stack.servers, load))
             for coroutine in (self._watch.run(), load.watch_itself()):
-                await exits.enter_async_context(_aside(coroutine))
+                await exits.enter_async_context(aside(coroutine))
             log = self._stack.folder / "faults.jsonl"
             injector = Injector(self._stack, load, log)
             exits.push_async_callback(injector.close)
@@ -92,8 +92,8 @@ class _Run:
             return await self._audited(load, injector, watching, figures)
 
     async def _load_and_faults(self, load: Load, injector: Injector) -> None:
-        async with _aside(self._progress(load, injector)):
-            async with _aside(injector.run()):
+        async with aside(self._progress(load, injector)):
+            async with aside(injector.run()):
                 await load.run()
             self._say("load is out; healing")
             await injector.settle()
@@ -146,7 +146,7 @@ class _Run:
 
 
 @asynccontextmanager
-async def _tail(servers: list[str], load: Load) -> AsyncIterator[Connection]:
+async def tail_log(servers: list[str], load: Load) -> AsyncIterator[Connection]:
     """Read all facts as they come, over a connection of its own."""
     queue: asyncio.Queue[StoredFact] = asyncio.Queue()
 
@@ -157,12 +157,12 @@ async def _tail(servers: list[str], load: Load) -> AsyncIterator[Connection]:
     async with Connection(servers, name="chaos-tail") as connection:
         await connection.open(timeout_s=30)
         reader = FactReader(connection, "*", queue.put_nowait)
-        async with _aside(reader.run()), _aside(hand_on()):
+        async with aside(reader.run()), aside(hand_on()):
             yield connection
 
 
 @asynccontextmanager
-async def _aside(coroutine: Coroutine[object, object, None]) -> AsyncIterator[None]:
+async def aside(coroutine: Coroutine[object, object, None]) -> AsyncIterator[None]:
     """Run a coroutine beside the block; its own failure is the block's."""
     task = asyncio.create_task(coroutine)
     try:

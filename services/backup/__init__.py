@@ -1,0 +1,1 @@
+"""Saves the streams to files and makes them anew from there."""

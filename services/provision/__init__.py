@@ -1,0 +1,1 @@
+"""Makes the streams and consumers: the set-up job of a deployment."""
