@@ -66,7 +66,8 @@ class LogReader:
         #: Set as soon as no stored message is left to be read.
         self.caught_up = asyncio.Event()
         self._stirred = asyncio.Event()
-        self._reconnected = False
+        self._broken = False
+        self._delivered = 0
 
     async def run(self) -> None:
         """Read for ever.
@@ -108,7 +109,7 @@ class LogReader:
             while await self._stirs() or await self._is_there(consumer):
                 if pull.task.done():
                     pull.task.result()
-                if self._reconnected:
+                if self._broken:
                     break
             log.info("reader_consumer_gone", reader=self._name, last_seq=self.last_seq)
         finally:
@@ -120,7 +121,7 @@ class LogReader:
 
     async def _make_consumer(self) -> str:
         while True:
-            self._reconnected = False
+            self._broken, self._delivered = False, 0
             name = f"follow-{secrets.token_hex(8)}"
             body: Json = {"stream_name": Stream.EVENTS.value, "config": self._config(name)}
             try:
@@ -170,19 +171,24 @@ class LogReader:
     async def _is_there(self, consumer: str) -> bool:
         try:
             await self._connection.api(f"CONSUMER.INFO.{Stream.EVENTS}.{consumer}")
-        except ApiError:
+        except (ApiError, QueueUnavailable) as error:
+            # No answer is a no: the server that holds it may be gone for good, others are there.
+            log.info("reader_consumer_lost", reader=self._name, error=str(error))
             return False
-        except QueueUnavailable as error:
-            log.info("reader_waits_for_nats", reader=self._name, error=error.message)
         return True
 
     def _server_is_back(self) -> None:
         # The consumer may have survived, but not what the server knew of its deliveries.
-        self._reconnected = True
+        self._broken = True
         self._stirred.set()
 
     def _received(self, delivery: Delivery) -> None:
         self._stirred.set()
+        if delivery.consumer_seq != self._delivered + 1:
+            self._broken = True  # a delivery was lost on its way; the next consumer begins there
+        if self._broken:
+            return
+        self._delivered += 1
         if delivery.stream_seq > self.last_seq:
             self.last_seq = delivery.stream_seq
             self._on_message(delivery)
