@@ -82,6 +82,12 @@ class QueueUnavailable(SkelgraphError):
     retryable = True
 
 
+class NotConfirmed(QueueUnavailable):
+    """NATS has not confirmed what was sent; it is safe to send it again under the same id."""
+
+    code = "not_confirmed"
+
+
 class NotProvisioned(SkelgraphError):
     """The streams or consumers are missing; run `skelgraph provision`."""
 

@@ -391,7 +391,9 @@ class ListLetters(Sent):
     since: float | None = Field(
         None, ge=0, le=1e11, description="only those stored since, in seconds since the epoch"
     )
-    after: int = Field(0, ge=0, description="go on after this place: `next` of the last page")
+    after: int = Field(
+        0, ge=0, le=2**63 - 1, description="go on after this place: `next` of the last page"
+    )
     limit: int = Field(50, ge=1, le=MAX_LETTERS, description="most letters of one page")
 
 

@@ -10,7 +10,7 @@ from pydantic import Field
 from proto.names import ANY_CANCEL, ANY_LETTER, COMMAND_QUEUE
 from services.assembler.graph import RetryPolicy
 from services.assembler.ledger import Ledger
-from services.assembler.partition import Partition
+from services.assembler.partition import DRAIN_S, Partition
 from services.assembler.service import Commands, LetterCommands
 from services.runtime.clock import ServerClock
 from services.runtime.facts import EventLog
@@ -44,7 +44,7 @@ async def serve(process: Process) -> None:
     ledger = Ledger(connection, publisher, EventLog(connection, publisher, settings.partitions))
     marks = Marks(settings.ack_wait_s)
     process.spawn(marks.run(), "event marks")
-    responder = Responder(connection, COMMAND_QUEUE, process.fail)
+    responder = Responder(connection, COMMAND_QUEUE)
     await responder.answer(ANY_CANCEL, Commands(ledger).cancel)
     await responder.answer(ANY_LETTER, LetterCommands(ledger).handle)
     clock = ServerClock()
@@ -59,7 +59,7 @@ async def serve(process: Process) -> None:
         process.watch(partition.pull.task)
     process.serving()
     await process.stopping.wait()
-    await asyncio.gather(*(partition.stop() for partition in partitions))
+    await asyncio.gather(responder.settle(DRAIN_S), *(partition.stop() for partition in partitions))
 
 
 def main() -> int:

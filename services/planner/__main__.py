@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from proto.names import PLANNER_CONSUMER, Pool, Stream
 from services.planner.admission import Admission, AdmissionLimits
 from services.planner.service import Planner
+from services.runtime.clock import ServerClock
 from services.runtime.facts import EventLog
 from services.runtime.lifecycle import Process, run
 from services.runtime.load import read_load
@@ -53,13 +54,14 @@ async def serve(process: Process) -> None:
     publisher = DurablePublisher(connection)
     await publisher.open()
     events = EventLog(connection, publisher, settings.partitions)
-    stops = Stops(events, look_every_s=settings.ack_wait_s * MARK_SHARE)
+    clock = ServerClock()
+    await clock.sync(connection)
+    stops = Stops(events, look_every_s=settings.ack_wait_s * MARK_SHARE, clock=clock)
     await stops.listen(connection)
     process.spawn(stops.look(), "look for ends")
     limits = AdmissionLimits(settings.max_open_requests, settings.full_share)
     admission = Admission(partial(read_load, connection), limits)
     await admission.look()
-    process.spawn(admission.run(), "look at the load")
     loop = WorkLoop(
         connection,
         Stream.REQUESTS,
@@ -67,8 +69,10 @@ async def serve(process: Process) -> None:
         settings.slots,
         Planner(events, engines, stops, admission).handle,
         ack_wait_s=settings.ack_wait_s,
+        clock=clock,
         kind="request",
     )
+    process.spawn(admission.run(loop.hold_back), "look at the load")
     process.serving()
     try:
         await loop.run(process.stopping, drain_s=settings.drain_s)

@@ -37,6 +37,11 @@ class AdmissionLimits:
     max_open_requests: int
     full_share: float
 
+    @property
+    def last_share(self) -> float:
+        """How full the log may be with refusals: half of what `full_share` leaves."""
+        return (1 + self.full_share) / 2
+
 
 def refusal(load: Load, limits: AdmissionLimits) -> Busy | None:
     """Return why no request is taken at `load`, or None."""
@@ -65,10 +70,16 @@ class Admission:
         self._load = Load()
         self._let_in = 0
 
-    async def run(self) -> None:
-        """Keep the figures fresh, for ever."""
+    async def run(self, hold_back: Callable[[bool], None]) -> None:
+        """Keep the figures fresh, for ever.
+
+        Args:
+            hold_back: told whether no more requests are to be taken out of their queue, not even
+                to be refused: a refusal is a fact too, and the log's last room is not for those.
+        """
         while True:
             await self.look()
+            hold_back(self._load.events_share >= self._limits.last_share)
             await asyncio.sleep(LOOK_EVERY_S)
 
     async def look(self) -> None:

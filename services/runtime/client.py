@@ -21,8 +21,10 @@ from nats.aio.msg import Msg
 
 from proto.codec import MAX_REQUEST_BYTES, decode, decode_preview, encode
 from proto.errors import (
+    Busy,
     InvalidRequest,
     MalformedMessage,
+    NotConfirmed,
     NotProvisioned,
     QueueUnavailable,
     RequestTooLarge,
@@ -51,9 +53,10 @@ log = structlog.get_logger()
 
 #: How long NATS may take to store a request.
 SUBMIT_TIMEOUT_S: Final = 10.0
+BUSY_RETRY_S: Final = 30.0
 #: How long an assembler may take to store a cancel; then another one is asked.
-CANCEL_TIMEOUT_S: Final = 2.0
-CANCEL_TRIES: Final = 4
+CANCEL_TIMEOUT_S: Final = 0.75
+CANCEL_TRIES: Final = 12
 #: Previews that may wait for a slow reader; further ones are dropped, as previews may be.
 MAX_WAITING: Final = 10_000
 
@@ -144,7 +147,12 @@ class Client:
                 raise NotProvisioned(str(error)) from error
 
     async def submit(
-        self, request: SubmitRequest, request_id: str, *, traceparent: str | None = None
+        self,
+        request: SubmitRequest,
+        request_id: str,
+        *,
+        traceparent: str | None = None,
+        timeout_s: float = SUBMIT_TIMEOUT_S,
     ) -> str:
         """Store `request` for a planner, and return its id.
 
@@ -153,20 +161,30 @@ class Client:
         Raises:
             InvalidRequest: `request_id` may not stand in a subject.
             RequestTooLarge: nothing was sent.
-            Busy: the queue is full; says when to try again.
-            QueueUnavailable: NATS did not store it in time.
+            Busy: the queue is full, or NATS does not store; says when to try again.
+            NotConfirmed: NATS does not say whether it is stored; ask again under the same id.
         """
         check_request_id(request_id)
         data = encode(request)
         _check_size(data)
-        outcome = await self._publisher.publish(
-            Subjects.request(request_id),
-            data,
-            headers={Header.TRACEPARENT.value: traceparent or new_traceparent()},
-            timeout_s=SUBMIT_TIMEOUT_S,
-        )
+        headers = {Header.TRACEPARENT.value: traceparent or new_traceparent()}
+        try:
+            outcome = await self._publisher.publish(
+                Subjects.request(request_id), data, headers=headers, timeout_s=timeout_s
+            )
+        except NotConfirmed as error:
+            outcome = await self._found(request_id, error)
         log.info("request_submitted", request=request_id, new=outcome is Outcome.STORED)
         return request_id
+
+    async def _found(self, request_id: str, error: NotConfirmed) -> Outcome:
+        """Look whether a request is stored although NATS did not say so."""
+        if not self.connection.is_connected:
+            raise error
+        if await self._is_queued(request_id) or await self._events.knows(request_id):
+            return Outcome.STORED
+        said = "NATS is there and does not store: is its disk full?"
+        raise Busy(said, retry_after_s=BUSY_RETRY_S) from error
 
     async def follow(self, request_id: str) -> AsyncGenerator[Fact | Preview, None]:
         """Yield the request's facts from the first, and previews, until its end.

@@ -18,7 +18,7 @@ import orjson
 import structlog
 from nats.aio.msg import Msg
 
-from proto.errors import Busy, MessageTooLarge, QueueUnavailable
+from proto.errors import Busy, MessageTooLarge, NotConfirmed
 from proto.names import Header
 from services.runtime.connection import Connection
 
@@ -29,7 +29,6 @@ RESEND_S: Final = 1.5
 #: First wait before sending again what JetStream could not take yet.
 NOT_YET_S: Final = 0.05
 WINDOW: Final = 256
-BUSY_RETRY_S: Final = 30.0
 #: Publishes without an ack, one after another, after which it is said.
 SAY_EVERY: Final = 10
 
@@ -87,9 +86,9 @@ class DurablePublisher:
 
         Raises:
             MessageTooLarge: body and headers are larger than NATS takes.
-            Busy: the stream is at its limit, or does not store: its disk is full, or too many
-                of its replicas are away.
-            QueueUnavailable: NATS is not there, for all of `timeout_s`.
+            Busy: the stream is at its limit.
+            NotConfirmed: NATS has not said in `timeout_s` that it is stored: it is away, its disk
+                is full, or too many replicas are away. It may be stored all the same.
         """
         size = len(data) + sum(len(name) + len(value) for name, value in (headers or {}).items())
         if size > self._connection.max_payload_bytes:
@@ -103,10 +102,7 @@ class DurablePublisher:
             async with asyncio.timeout(timeout_s), self._window:
                 return await self._until_acked(subject, data, marked)
         except TimeoutError:
-            late = f"{subject}: not stored within {timeout_s} s"
-            if self._connection.is_connected:
-                raise Busy(f"{late} by a NATS that is there", retry_after_s=BUSY_RETRY_S) from None
-            raise QueueUnavailable(late) from None
+            raise NotConfirmed(f"{subject}: not within {timeout_s:g} s") from None
 
     async def _until_acked(self, subject: str, data: bytes, headers: dict[str, str]) -> Outcome:
         pause_s = NOT_YET_S

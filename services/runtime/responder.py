@@ -9,6 +9,9 @@ from typing import Final
 import structlog
 from nats.aio.msg import Msg
 
+from proto.codec import encode
+from proto.errors import SkelgraphError
+from proto.messages import ErrorInfo
 from services.runtime.connection import Connection
 
 log = structlog.get_logger()
@@ -23,15 +26,11 @@ class Responder:
     Args:
         connection: an open connection.
         queue: the group of which one member answers each request.
-        fail: called with an error that no handler may raise.
     """
 
-    def __init__(
-        self, connection: Connection, queue: str, fail: Callable[[BaseException], None]
-    ) -> None:
+    def __init__(self, connection: Connection, queue: str) -> None:
         self._connection = connection
         self._queue = queue
-        self._fail = fail
         self._room = asyncio.Semaphore(MOST)
         self._answering: set[asyncio.Task[None]] = set()
 
@@ -46,8 +45,17 @@ class Responder:
 
         await self._connection.subscribe(subject, heard, queue=self._queue)
 
+    async def settle(self, limit_s: float) -> None:
+        """Return when what is being answered is answered, or after `limit_s`."""
+        if self._answering:
+            await asyncio.wait(self._answering, timeout=limit_s)
+
     async def _answer(self, message: Msg, handler: Callable[[Msg], Awaitable[bytes]]) -> None:
-        reply = await handler(message)
+        try:
+            reply = await handler(message)
+        except Exception:  # a defect; what somebody sends must not end a process that others need
+            log.exception("command_failed", subject=message.subject)
+            reply = encode(ErrorInfo.of(SkelgraphError()))
         if message.reply:
             await self._connection.publish(message.reply, reply)
 
@@ -55,5 +63,4 @@ class Responder:
         self._answering.discard(task)
         self._room.release()
         if not task.cancelled() and (error := task.exception()):
-            log.error("command_failed", subject=task.get_name(), exc_info=error)
-            self._fail(error)
+            log.error("reply_failed", subject=task.get_name(), exc_info=error)

@@ -26,10 +26,12 @@ from proto.messages import (
     SubmitRequest,
 )
 from proto.names import Pool, Stream, Subjects
+from services.runtime.client import Client
 from services.runtime.publisher import Outcome
 from services.runtime.streams import StreamLimits, provision
 from skelgraph.local.nats import NatsServer
 from tests.conftest import ACK_WAIT_S, PARTITIONS, Runtime, open_runtime
+from tests.facts import accepted
 from tests.processes import Services, end_of, facts, submit, until_fact
 from tests.scripted_engine import Finish, Say, Script, ScriptedEngine, Step, Wait, writer
 
@@ -169,6 +171,42 @@ async def test_a_full_log_keeps_its_writers_waiting_until_there_is_room(
             assert isinstance(await end_of(at.runtime, f"r{number}"), AnswerAssembled)
 
 
+async def test_refusals_leave_the_last_room_of_the_log_to_open_requests(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    go_on = asyncio.Event()
+    async with (
+        deployment(nats_server, tmp_path, events_max_bytes=400_000) as at,
+        ScriptedEngine(waiting_for(go_on)) as engine,
+    ):
+        await submit(at.runtime, "r1", mode="direct")
+        await everything(at, engine)
+        await until_fact(at.runtime, "r1", RequestAccepted)
+        for number in range(4):  # somebody else's facts: 96 % of the log
+            await at.runtime.events.append(accepted(f"old{number}", question="x" * 95_000))
+        await until_logged(tmp_path / "planner-1.log", "held_back")
+        for number in range(200):
+            await submit(at.runtime, f"b{number}", mode="direct")
+        go_on.set()
+        assert isinstance(await end_of(at.runtime, "r1"), AnswerAssembled)
+        assert await messages(at.runtime, Stream.REQUESTS) > 150
+
+
+async def test_a_client_does_not_get_past_the_limit_by_calling_its_request_requeued(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    go_on = asyncio.Event()
+    async with (
+        deployment(nats_server, tmp_path) as at,
+        ScriptedEngine(waiting_for(go_on)) as engine,
+    ):
+        await everything(at, engine, max_open_requests="1")
+        await submit(at.runtime, "r1", mode="direct")
+        await until_fact(at.runtime, "r1", RequestAccepted)
+        await submit(at.runtime, "r2", mode="direct", requeued_from="nonsense")
+        busy_of(await end_of(at.runtime, "r2"))
+
+
 async def until_logged(log: Path, what: str) -> None:
     async with asyncio.timeout(10):
         while what not in log.read_text():  # noqa: ASYNC110, ASYNC240  # another process writes it
@@ -289,11 +327,11 @@ def fill(ballast: Path) -> None:
 async def submitted_until_busy(runtime: Runtime) -> list[str]:
     """Submit until the disk takes no more; return what was confirmed as stored."""
     stored: list[str] = []
+    client = Client(runtime.connection, runtime.publisher)
     for number in range(20):
         asked = SubmitRequest(question=LONG, mode="direct", deadline_s=3600)
-        subject = Subjects.request(f"d{number}")
         try:
-            await runtime.publisher.publish(subject, encode(asked), timeout_s=2)
+            await client.submit(asked, f"d{number}", timeout_s=2)
         except Busy:
             return stored
         stored.append(f"d{number}")
