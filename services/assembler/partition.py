@@ -69,7 +69,7 @@ class OpenRequest:
 
     def under_way(self, what: str) -> list[asyncio.Task[None]]:
         """Return the effects of one kind that are being stored."""
-        return [task for task, kind in self.effects.items() if kind == what]
+        return [task for task, kind in self.effects.items() if kind == what and not task.done()]
 
 
 class Partition:
@@ -101,8 +101,9 @@ class Partition:
         self._fail = fail
         self._open: dict[str, OpenRequest] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
-        self._handling: set[asyncio.Task[None]] = set()
+        self._handling: dict[asyncio.Task[None], Delivery] = {}
         self._sweeping: asyncio.Task[None] | None = None
+        self._taken_at_seq = 0
         self.pull = ConsumerPull(
             ledger.connection,
             Stream.EVENTS,
@@ -124,17 +125,19 @@ class Partition:
         if self._handling:
             await asyncio.wait(self._handling, timeout=DRAIN_S)
         held = [one.accepted for one in self._open.values() if one.accepted]
+        held += self._handling.values()
         self._let_go()
         if self.pull.pin:
             # A successor need not wait for our silence, nor for the ack wait of what we hold.
-            for accepted in held:
-                await accepted.nak()
+            for delivery in held:
+                await delivery.nak()
             await self._ledger.unpin(partition_consumer(self.number))
 
     def _pinned(self, pin: str | None) -> None:
         log.info("partition_taken" if pin else "partition_lost", partition=self.number)
         # Events may have gone to another owner meanwhile: what we hold may be out of date.
         self._let_go()
+        self._taken_at_seq = 0
         if pin:
             name = f"sweep partition {self.number}"
             self._sweeping = asyncio.create_task(self._sweep(), name=name)
@@ -168,7 +171,7 @@ class Partition:
 
     def _received(self, delivery: Delivery) -> None:
         task = asyncio.create_task(self._handle(delivery), name=f"event {delivery.subject}")
-        self._handling.add(task)
+        self._handling[task] = delivery
         task.add_done_callback(self._handled)
         self._want()
 
@@ -177,7 +180,7 @@ class Partition:
         self.pull.want(max(0, CREDIT - len(self._handling)))
 
     def _handled(self, task: asyncio.Task[None]) -> None:
-        self._handling.discard(task)
+        self._handling.pop(task, None)
         self._want()
         if not task.cancelled() and (error := task.exception()):
             log.error("event_failed", task=task.get_name(), exc_info=error)
@@ -245,7 +248,11 @@ class Partition:
         if not first or await events.has_ended(request):
             # The queue before the facts: a worker stores its fact before it leaves the queue.
             queued = await self._ledger.queued(request)
-            stored = await events.read(request, up_to_seq=delivery.stream_seq)
+            # What an earlier owner acked is not delivered again: this read must not miss it,
+            # whichever replica answers.
+            self._taken_at_seq = self._taken_at_seq or await events.last_seq()
+            up_to_seq = max(self._taken_at_seq, delivery.stream_seq)
+            stored = await events.read(request, up_to_seq=up_to_seq)
             for node, attempt in queued:
                 open_request.graph.note_queued(node, attempt)
             for one in stored:
@@ -330,7 +337,7 @@ class Partition:
     async def _close(self, open_request: OpenRequest) -> None:
         """The end is stored: once the letters are, unqueue the rest, ack `accepted`, forget."""
         graph = open_request.graph
-        if burials := open_request.under_way(BURY):
+        while burials := open_request.under_way(BURY):
             await asyncio.wait(burials)
         if self._open.pop(graph.request, None) is None:
             return

@@ -68,7 +68,7 @@ class Commands:
     async def _is_known(self, request: str) -> bool:
         # The queue before the facts: a planner stores a fact before it leaves the queue.
         queued = await self._ledger.is_queued(request)
-        return queued or bool(await self._ledger.events.read(request))
+        return queued or await self._ledger.events.knows(request)
 
 
 class LetterCommands:

@@ -36,7 +36,7 @@ from proto.messages import (
     SubmitRequest,
     Usage,
 )
-from proto.names import DIRECT_NODE, check_request_id, request_of
+from proto.names import DIRECT_NODE, check_request_id, request_of, requeued_id
 from services.planner.admission import Admission
 from services.planner.gate import Ending, decide, without_needs
 from services.planner.parser import PlanItem, PlanLimits, Planned, PlanParser, Shape, ShapeKind
@@ -89,7 +89,13 @@ class Draft:
         self._storing: asyncio.Task[None] | None = None
 
     def take(self, items: Sequence[PlanItem], planned_ms: float) -> None:
-        """Publish what is complete."""
+        """Publish what is complete.
+
+        Raises:
+            PlanContested: another planner goes on with this plan; the model need not.
+        """
+        if self._storing and self._storing.done():
+            self._storing.result()
         for item in items:
             if isinstance(item, Shape):
                 self.shape = item.kind
@@ -190,7 +196,7 @@ class Planner:
             raise WorkerLost(f"{delivery.times} deliveries")
         # One that comes again may have been accepted, and then it is never refused; nor is one
         # that an operator requeued: it was accepted once, and its dead letters are gone.
-        first = delivery.times == 1 and submitted.requeued_from is None
+        first = delivery.times == 1 and not _was_requeued(request_of(delivery.subject), submitted)
         if first and (busy := self._admission.refusal()):
             raise busy
         return submitted
@@ -199,7 +205,7 @@ class Planner:
         self, request: str, error: SkelgraphError, headers: dict[str, str]
     ) -> None:
         """End a request that is not taken up; one that is open under its id goes on."""
-        if not isinstance(error, WorkerLost) and await self._events.read(request):
+        if not isinstance(error, WorkerLost) and await self._events.knows(request):
             log.warning("duplicate_dropped", code=error.code, error=error.message)
             return
         metrics.REQUESTS_REFUSED.labels(error.code).inc()
@@ -342,6 +348,10 @@ def _without_gap(facts: Sequence[Fact]) -> list[NodePlanned]:
     while following := planned.get(len(done) + 1):
         done.append(following)
     return done
+
+
+def _was_requeued(request: str, submitted: SubmitRequest) -> bool:
+    return submitted.requeued_from is not None and request == requeued_id(submitted.requeued_from)
 
 
 def _may_name_facts(request: str) -> bool:

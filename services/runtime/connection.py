@@ -152,8 +152,8 @@ class Connection:
     ) -> None:
         """Publish on core NATS: nothing says whether anybody heard it.
 
-        While the server is away the message is dropped: previews are worth nothing later, and
-        what must not be lost goes through the durable publisher.
+        While the server is away nats-py keeps a bounded number of messages and sends them later;
+        beyond that they are dropped. What must not be lost goes through the durable publisher.
         """
         with contextlib.suppress(
             nats.errors.OutboundBufferLimitError, nats.errors.ConnectionClosedError

@@ -26,13 +26,15 @@ from proto.messages import (
 )
 from proto.names import Stream, Subjects
 from services.runtime.clock import epoch
-from services.runtime.connection import Connection, Json
+from services.runtime.connection import ApiError, Connection, Json
 from services.runtime.direct import READ_TIMEOUT_S, direct_get
 from services.runtime.publisher import DurablePublisher, Outcome
 
 log = structlog.get_logger()
 
-READ_TRIES: Final = 5
+READ_TRIES: Final = 6
+#: Pause before a replica that lags behind is asked again, doubled each time.
+READ_PAUSE_S: Final = 0.02
 #: Pause before a fact is offered again to a full log.
 FULL_PAUSE_S: Final = 1.0
 FULL_SAY_EVERY: Final = 30
@@ -119,6 +121,32 @@ class EventLog:
             raise QueueUnavailable(f"{subject}: {error}") from error
         return (reply.headers or {}).get("Status") is None
 
+    async def knows(self, request: str) -> bool:
+        """Return whether any fact of `request` is stored. The stream's leader answers, so that
+        a no is one also where replicas lag.
+
+        Raises:
+            QueueUnavailable: NATS does not answer.
+        """
+        only: Json = {"subjects_filter": self.subjects.facts_of(request)}
+        state = (await self._info(only)).get("state")
+        return bool(isinstance(state, dict) and state.get("subjects"))
+
+    async def last_seq(self) -> int:
+        """Return the position of the log's last fact, as its leader knows it.
+
+        Raises:
+            QueueUnavailable: NATS does not answer.
+        """
+        state = (await self._info({})).get("state")
+        return int(state["last_seq"]) if isinstance(state, dict) else 0
+
+    async def _info(self, query: Json) -> Json:
+        try:
+            return await self._connection.api(f"STREAM.INFO.{Stream.EVENTS}", query)
+        except ApiError as error:
+            raise QueueUnavailable(f"{Stream.EVENTS}: {error}") from error
+
     async def read(self, request: str, *, up_to_seq: int = 0) -> list[StoredFact]:
         """Return all facts of `request` in the order in which they were stored.
 
@@ -130,15 +158,15 @@ class EventLog:
         Raises:
             QueueUnavailable: no complete answer.
         """
-        reached = 0
-        for _ in range(READ_TRIES):
+        for tries in range(READ_TRIES):
             query: Json = {"multi_last": [self.subjects.facts_of(request)]}
             messages, ending = await direct_get(self._connection, Stream.EVENTS, query)
             if _reached(ending) >= up_to_seq:
                 facts = [stored for message in messages if (stored := _stored_fact(message))]
                 return sorted(facts, key=lambda stored: stored.stream_seq)
-        if not reached:  # no replica has anything of it: it has no facts yet
-            return []
+            if not messages and not await self.knows(request):
+                return []  # a replica without anything of it does not say how far it is
+            await asyncio.sleep(READ_PAUSE_S * 2**tries)
         raise QueueUnavailable(f"{Stream.EVENTS}: replicas lag behind message {up_to_seq}")
 
 

@@ -13,6 +13,7 @@ import contextlib
 import itertools
 import re
 import secrets
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -44,7 +45,16 @@ _GONE = {"409", "503"}
 class Delivery:
     """A message of a durable consumer, to be acked."""
 
-    __slots__ = ("_connection", "_msg", "pending", "stored_at", "stream_seq", "times")
+    __slots__ = (
+        "_connection",
+        "_msg",
+        "consumer_seq",
+        "marked_at",
+        "pending",
+        "stored_at",
+        "stream_seq",
+        "times",
+    )
 
     def __init__(self, connection: Connection, msg: Msg) -> None:
         self._connection = connection
@@ -56,8 +66,12 @@ class Delivery:
         self.times = meta.num_delivered
         #: How many further messages the consumer had for us when it was sent.
         self.pending = meta.num_pending
+        #: Position among what the consumer has delivered.
+        self.consumer_seq = meta.sequence.consumer
         #: When NATS stored it, in seconds since the epoch.
         self.stored_at = meta.timestamp.timestamp()
+        #: When its ack wait began anew for the last time, monotonic seconds.
+        self.marked_at = time.monotonic()
 
     @property
     def subject(self) -> str:
@@ -82,7 +96,7 @@ class Delivery:
 
     async def ack(self) -> None:
         """It is done; what follows from it is stored."""
-        await self._say(b"+ACK")
+        await self._connection.publish(self._msg.reply, b"+ACK")
 
     async def nak(self, delay_s: float = 0) -> None:
         """Give it back, to be delivered again after `delay_s`."""
@@ -91,10 +105,14 @@ class Delivery:
 
     async def in_progress(self) -> None:
         """It is being worked on: start its ack wait anew."""
+        if self._connection.is_connected:
+            self.marked_at = time.monotonic()
         await self._say(b"+WPI")
 
     async def _say(self, word: bytes) -> None:
-        await self._connection.publish(self._msg.reply, word)
+        # Said late, after NATS was away, it might concern what somebody else has by then.
+        if self._connection.is_connected:
+            await self._connection.publish(self._msg.reply, word)
 
 
 class ConsumerPull:

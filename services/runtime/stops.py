@@ -18,6 +18,7 @@ from proto.codec import decode
 from proto.errors import Cancelled, DeadlineExceeded, MalformedMessage, QueueUnavailable
 from proto.messages import StopWork
 from proto.names import ANY_STOP
+from services.runtime.clock import ServerClock
 from services.runtime.connection import Connection
 from services.runtime.facts import EventLog
 
@@ -35,10 +36,12 @@ class Stops:
     Args:
         events: the event log.
         look_every_s: how often it is asked whether running requests have ended.
+        clock: NATS's clock, set.
     """
 
-    def __init__(self, events: EventLog, *, look_every_s: float) -> None:
+    def __init__(self, events: EventLog, *, look_every_s: float, clock: ServerClock) -> None:
         self._events = events
+        self._clock = clock
         self._look_every_s = look_every_s
         self._running: dict[asyncio.Task[object], tuple[str, int | None]] = {}
         self._stopped: set[asyncio.Task[object]] = set()
@@ -67,14 +70,15 @@ class Stops:
 
         Raises:
             Cancelled: the request has ended otherwise, or does not need this node.
-            DeadlineExceeded: `deadline_at` (seconds since the epoch) has passed.
+            DeadlineExceeded: `deadline_at` (seconds since the epoch, NATS's clock) has passed.
         """
         task = asyncio.create_task(work, name=f"{request}/{node}")
         self._running[task] = (request, node)
         if self._is_stopped(request, node):
             self._cancel(task)
         try:
-            done, _ = await asyncio.wait([task], timeout=max(0.0, deadline_at - time.time()))
+            left_s = max(0.0, deadline_at - self._clock.now())
+            done, _ = await asyncio.wait([task], timeout=left_s)
             if not done:
                 await _end(task)
                 raise DeadlineExceeded

@@ -16,6 +16,7 @@ import structlog
 from proto.errors import SkelgraphError
 from proto.names import Stream
 from services.runtime import metrics
+from services.runtime.clock import ServerClock
 from services.runtime.connection import Connection
 from services.runtime.pull import ConsumerPull, Delivery
 
@@ -25,6 +26,8 @@ log = structlog.get_logger()
 MARK_SHARE: Final = 1 / 3
 #: A message that came without a free slot is offered again after this long.
 BOUNCE_S: Final = 0.1
+#: After it has stood still a process ignores for so long what had waited for it.
+DEAF_S: Final = 0.2
 #: Deliveries after which a message is taken to kill whoever works on it. Generous, because
 #: what comes to a full process, or is given back at a drain, counts as a delivery too.
 MAX_DELIVERIES: Final = 50
@@ -38,14 +41,19 @@ class Marks:
 
     Args:
         ack_wait_s: the consumer's ack wait.
+        on_lapse: called when this process has stood still for longer than that: what it holds
+            has gone to others.
     """
 
-    def __init__(self, ack_wait_s: float) -> None:
-        self._every_s = ack_wait_s * MARK_SHARE
+    def __init__(self, ack_wait_s: float, on_lapse: Callable[[], None] | None = None) -> None:
+        self._ack_wait_s = ack_wait_s
+        self._on_lapse = on_lapse
         self._held: dict[int, Delivery] = {}
+        self._beat_at = time.monotonic()
 
     def hold(self, delivery: Delivery) -> None:
         """Mark `delivery` as in progress until it is released."""
+        delivery.marked_at = time.monotonic()
         self._held[id(delivery)] = delivery
 
     def release(self, delivery: Delivery) -> None:
@@ -55,10 +63,19 @@ class Marks:
     def __len__(self) -> int:
         return len(self._held)
 
+    @property
+    def is_late(self) -> bool:
+        """Whether this process stands still, or has until now, for longer than the ack wait."""
+        return time.monotonic() - self._beat_at > self._ack_wait_s
+
     async def run(self) -> None:
         """Send the marks, for ever."""
+        self._beat_at = time.monotonic()
         while True:
-            await asyncio.sleep(self._every_s)
+            await asyncio.sleep(self._ack_wait_s * MARK_SHARE)
+            if self.is_late and self._on_lapse:
+                self._on_lapse()
+            self._beat_at = time.monotonic()
             for delivery in list(self._held.values()):
                 await delivery.in_progress()
 
@@ -66,14 +83,31 @@ class Marks:
 class Job:
     """A delivery in a slot.
 
-    `slot_free_since` is when a slot was last known to be free (seconds since the epoch):
-    what waited from before then waited for a slot.
+    Args:
+        delivery: what is worked on.
+        ack_wait_s: the consumer's ack wait.
+        received_at: when it came, by NATS's clock (seconds since the epoch).
+        slot_free_since: when a slot was last known to be free, by the same clock: what waited
+            from before then waited for a slot.
     """
 
-    def __init__(self, delivery: Delivery, slot_free_since: float) -> None:
+    def __init__(
+        self, delivery: Delivery, ack_wait_s: float, received_at: float, slot_free_since: float
+    ) -> None:
         self.delivery = delivery
-        self.received_at = time.time()
+        self.received_at = received_at
         self.slot_free_since = slot_free_since
+        self._ack_wait_s = ack_wait_s
+        self._lapsed = False
+
+    def lapse(self) -> None:
+        """Note that it has gone to somebody else."""
+        self._lapsed = True
+
+    @property
+    def lapsed(self) -> bool:
+        """Whether somebody else may have it: it could not be marked for the ack wait."""
+        return self._lapsed or time.monotonic() - self.delivery.marked_at > self._ack_wait_s
 
 
 class WorkLoop:
@@ -88,6 +122,7 @@ class WorkLoop:
         slots: how many messages are worked on at once.
         handler: does the work and stores its effects.
         ack_wait_s: the consumers' ack wait.
+        clock: NATS's clock, set.
         kind: what a message is (`node`, `request`), for metrics and logs.
     """
 
@@ -100,6 +135,7 @@ class WorkLoop:
         handler: Callable[[Job], Awaitable[None]],
         *,
         ack_wait_s: float,
+        clock: ServerClock,
         kind: str,
     ) -> None:
         self._slots = slots
@@ -108,13 +144,24 @@ class WorkLoop:
         self._pulls = [
             ConsumerPull(connection, stream, consumer, self._received) for consumer in consumers
         ]
-        self._marks = Marks(ack_wait_s)
+        self._ack_wait_s = ack_wait_s
+        self._clock = clock
+        self._marks = Marks(ack_wait_s, self._lapsed)
+        self._deaf_until = 0.0
+        self._held_back = False
         self._running: dict[asyncio.Task[None], Job] = {}
         self._naks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
-        self._slot_free_since = time.time()
+        self._slot_free_since = clock.now()
         self._draining = False
         metrics.SLOTS.labels(kind).set(slots)
+
+    def hold_back(self, held_back: bool) -> None:
+        """Take no more messages, or take them again; what runs goes on."""
+        if held_back != self._held_back:
+            log.warning("held_back" if held_back else "not_held_back", kind=self._kind)
+        self._held_back = held_back
+        self._changed.set()
 
     async def run(self, stopping: asyncio.Event, *, drain_s: float) -> None:
         """Work until `stopping` is set, then finish what runs within `drain_s`.
@@ -160,13 +207,16 @@ class WorkLoop:
         """Keep as many messages asked for as there are free slots, the urgent ones first."""
         while True:
             self._changed.clear()
-            free = self._slots - len(self._running)
-            if free > 0 and await self._took_urgent():
+            if self._free > 0 and await self._took_urgent():
                 continue
-            free = self._slots - len(self._running)
+            free = self._free
             for pull in self._pulls:
                 pull.want(free)
             await self._changed.wait()
+
+    @property
+    def _free(self) -> int:
+        return 0 if self._held_back else self._slots - len(self._running)
 
     async def _took_urgent(self) -> bool:
         """With several consumers, ask them in their order what is there already."""
@@ -178,15 +228,19 @@ class WorkLoop:
         return False
 
     def _received(self, delivery: Delivery) -> None:
+        self._clock.saw(delivery.stored_at)
         if self._is_running(delivery):
             return
-        if self._draining or len(self._running) >= self._slots:
+        if self._marks.is_late or time.monotonic() < self._deaf_until:
+            return  # it waited for a process that stood still: somebody else has it, or will
+        if self._draining or self._free <= 0:
             # Several consumers were asked for the same slot; another worker may have one.
             nak = asyncio.create_task(delivery.nak(BOUNCE_S), name="nak")
             self._naks.add(nak)
             nak.add_done_callback(self._naks.discard)
             return
-        job = Job(delivery, self._slot_free_since)
+        received_at = self._clock.now()
+        job = Job(delivery, self._ack_wait_s, received_at, self._slot_free_since)
         self._marks.hold(delivery)
         task = asyncio.create_task(self._work(job), name=f"{self._kind} {delivery.subject}")
         self._running[task] = job
@@ -204,9 +258,17 @@ class WorkLoop:
                 return True
         return False
 
+    def _lapsed(self) -> None:
+        """Leave what runs to those to whom it has gone while this process stood still."""
+        self._deaf_until = time.monotonic() + DEAF_S
+        for task, job in self._running.items():
+            log.warning("work_lapsed", kind=self._kind, subject=job.delivery.subject)
+            job.lapse()
+            task.cancel()
+
     def _freed(self, task: asyncio.Task[None]) -> None:
         if len(self._running) == self._slots:
-            self._slot_free_since = time.time()
+            self._slot_free_since = self._clock.now()
         self._running.pop(task, None)
         metrics.IN_FLIGHT.labels(self._kind).set(len(self._running))
         self._changed.set()
@@ -218,7 +280,7 @@ class WorkLoop:
             await self._handler(job)
             await job.delivery.ack()
         except asyncio.CancelledError:
-            await job.delivery.nak()
+            await self._give_back(job)
             raise
         except SkelgraphError as error:
             log.warning(
@@ -228,13 +290,17 @@ class WorkLoop:
                 error=error.message,
                 times=job.delivery.times,
             )
-            await job.delivery.nak(_pause_s(job.delivery.times))
+            await self._give_back(job, _pause_s(job.delivery.times))
         except Exception:
             # A defect: the message goes back so that nothing is lost, the task's death is logged.
-            await job.delivery.nak(_pause_s(job.delivery.times))
+            await self._give_back(job, _pause_s(job.delivery.times))
             raise
         finally:
             self._marks.release(job.delivery)
+
+    async def _give_back(self, job: Job, delay_s: float = 0) -> None:
+        if not job.lapsed:  # else it would be taken from whoever has it now
+            await job.delivery.nak(delay_s)
 
 
 def _pause_s(times: int) -> float:

@@ -8,6 +8,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from proto.names import Band, Pool, Stream, node_consumer
+from services.runtime.clock import ServerClock
 from services.runtime.facts import EventLog
 from services.runtime.lifecycle import Process, run
 from services.runtime.pools import engine_pool
@@ -39,10 +40,12 @@ async def serve(process: Process) -> None:
     publisher = DurablePublisher(connection)
     await publisher.open()
     events = EventLog(connection, publisher, settings.partitions)
-    stops = Stops(events, look_every_s=settings.ack_wait_s * MARK_SHARE)
+    clock = ServerClock()
+    await clock.sync(connection)
+    stops = Stops(events, look_every_s=settings.ack_wait_s * MARK_SHARE, clock=clock)
     await stops.listen(connection)
     process.spawn(stops.look(), "look for ends")
-    worker = Worker(process.replica, connection, events, engines, stops)
+    worker = Worker(process.replica, connection, events, engines, stops, clock)
     loop = WorkLoop(
         connection,
         Stream.NODES,
@@ -50,6 +53,7 @@ async def serve(process: Process) -> None:
         settings.slots,
         worker.handle,
         ack_wait_s=settings.ack_wait_s,
+        clock=clock,
         kind="node",
     )
     process.serving()

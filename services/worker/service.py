@@ -32,6 +32,7 @@ from proto.messages import (
 )
 from proto.names import Pool, Subjects
 from services.runtime import metrics
+from services.runtime.clock import ServerClock
 from services.runtime.connection import Connection
 from services.runtime.endpoints import EnginePool
 from services.runtime.engine import EngineStream
@@ -53,6 +54,7 @@ class Worker:
         events: where results go.
         engines: the pool's engines.
         stops: ends work that is of no more use.
+        clock: NATS's clock, set.
     """
 
     def __init__(
@@ -62,12 +64,14 @@ class Worker:
         events: EventLog,
         engines: EnginePool,
         stops: Stops,
+        clock: ServerClock,
     ) -> None:
         self._name = name
         self._connection = connection
         self._events = events
         self._engines = engines
         self._stops = stops
+        self._clock = clock
 
     async def handle(self, job: Job) -> None:
         """Make one attempt at a node and store how it ended."""
@@ -105,6 +109,8 @@ class Worker:
         except (Cancelled, DeadlineExceeded) as error:
             log.info("node_stopped", code=error.code)
         except (EngineError, WorkerLost, MessageTooLarge) as error:
+            if job.lapsed:  # the attempt is somebody else's now, and not ours to fail
+                raise
             await self._failed(work, error, stream.endpoint, headers)
 
     async def _is_settled(self, work: DecodeNode) -> bool:
@@ -121,7 +127,7 @@ class Worker:
     async def _decode(
         self, work: DecodeNode, job: Job, stream: EngineStream, max_tokens: int
     ) -> NodeDecoded:
-        started_at, started = time.time(), time.monotonic()
+        started_at, started = self._clock.now(), time.monotonic()
         log.info("node_started", endpoint=stream.endpoint)
         await self._tell_started(work, stream.endpoint, max_tokens)
         text = TextFilter(work.node)

@@ -10,6 +10,7 @@ import pytest
 
 from proto.errors import QueueUnavailable
 from proto.names import Band, Pool, Stream, Subjects, node_consumer
+from services.runtime.clock import ServerClock
 from services.runtime.work import Job, WorkLoop
 from tests.conftest import ACK_WAIT_S, Runtime
 
@@ -36,6 +37,8 @@ async def working(
     runtime: Runtime, handler: Handler, slots: int = 2, drain_s: float = 5
 ) -> AsyncIterator[asyncio.Event]:
     stopping = asyncio.Event()
+    clock = ServerClock()
+    await clock.sync(runtime.connection)
     loop = WorkLoop(
         runtime.connection,
         Stream.NODES,
@@ -43,6 +46,7 @@ async def working(
         slots,
         handler,
         ack_wait_s=ACK_WAIT_S,
+        clock=clock,
         kind="node",
     )
     running = asyncio.create_task(loop.run(stopping, drain_s=drain_s))
