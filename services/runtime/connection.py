@@ -21,6 +21,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from proto.errors import QueueUnavailable
+from services.runtime.credentials import Credentials
 
 log = structlog.get_logger()
 
@@ -73,7 +74,7 @@ class Connection:
         self.closed = asyncio.Event()
         self._servers = list(servers)
         self._name = name
-        self._creds = creds
+        self._creds = Credentials(creds) if creds else None
         self._tls = ssl.create_default_context(cafile=ca) if ca else None
         self._on_reconnect: list[Callable[[], None]] = []
         self._connected = asyncio.Event()
@@ -206,7 +207,8 @@ class Connection:
         await self.nc.connect(
             servers=self._servers,
             name=self._name,
-            user_credentials=self._creds,
+            user_jwt_cb=self._creds.jwt if self._creds else None,
+            signature_cb=self._creds.sign if self._creds else None,
             tls=self._tls,
             error_cb=self._error,
             disconnected_cb=self._disconnected,

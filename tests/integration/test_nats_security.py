@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import binascii
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
-import nkeys
 import pytest
+from nacl.signing import SigningKey
 
 from proto.errors import QueueUnavailable
 from proto.messages import AnswerAssembled, NodeDecoded, SubmitRequest
@@ -241,26 +241,37 @@ def encoded(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-def keys(prefix: int) -> tuple[nkeys.KeyPair, str, str]:
-    """A new key pair with its public key and its seed."""
-    seed = nkeys.encode_seed(os.urandom(32), prefix)
-    pair = nkeys.from_seed(bytearray(seed))
-    return pair, pair.public_key.decode(), bytes(seed).decode()
+#: The first byte of public keys in nkeys: they begin with these letters.
+KINDS = {"O": 14 << 3, "A": 0, "U": 20 << 3}
+SEED = 18 << 3
 
 
-def token(issuer: nkeys.KeyPair, issuer_key: str, subject: str, claims: dict[str, object]) -> str:
+def keys(kind: str) -> tuple[SigningKey, str, str]:
+    """A new key pair with its public key and its seed, as nkeys writes them."""
+    key, prefix = SigningKey.generate(), KINDS[kind]
+    seed = bytes([SEED | prefix >> 5, (prefix & 31) << 3]) + bytes(key)
+    return key, written(bytes([prefix]) + bytes(key.verify_key)), written(seed)
+
+
+def written(raw: bytes) -> str:
+    """Base32 with a checksum (CRC-16/XMODEM)."""
+    check = binascii.crc_hqx(raw, 0).to_bytes(2, "little")
+    return base64.b32encode(raw + check).rstrip(b"=").decode()
+
+
+def token(issuer: SigningKey, issuer_key: str, subject: str, claims: dict[str, object]) -> str:
     """A NATS JWT, as `nsc` makes it."""
     head = encoded(json.dumps({"typ": "JWT", "alg": "ed25519-nkey"}).encode())
     body = {"jti": "x", "iat": int(time.time()), "iss": issuer_key, "name": "x", "sub": subject}
     signed = f"{head}.{encoded(json.dumps(body | {'nats': claims | {'version': 2}}).encode())}"
-    return f"{signed}.{encoded(issuer.sign(signed.encode()))}"
+    return f"{signed}.{encoded(issuer.sign(signed.encode()).signature)}"
 
 
 async def test_a_credentials_file_lets_a_service_in(tmp_path: Path) -> None:
-    operator, operator_key, _ = keys(nkeys.PREFIX_BYTE_OPERATOR)
-    account, account_key, _ = keys(nkeys.PREFIX_BYTE_ACCOUNT)
-    _, system_key, _ = keys(nkeys.PREFIX_BYTE_ACCOUNT)
-    _, user_key, seed = keys(nkeys.PREFIX_BYTE_USER)
+    operator, operator_key, _ = keys("O")
+    account, account_key, _ = keys("A")
+    _, system_key, _ = keys("A")
+    _, user_key, seed = keys("U")
     free = dict.fromkeys(("subs", "data", "payload", "conn", "leaf", "imports", "exports"), -1)
     stores = dict.fromkeys(("mem_storage", "disk_storage", "streams", "consumer"), -1)
     # The system account must not have JetStream.

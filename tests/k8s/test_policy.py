@@ -276,6 +276,20 @@ def test_a_component_leaves_no_trace_of_what_it_replaces() -> None:
             assert names == ["engine"]
 
 
+def test_models_in_a_cache_are_on_their_pools_volume_and_nowhere_else() -> None:
+    for one in rendered():
+        cached = "model-cache" in one.name or one.name == "gpu"
+        for pool in ("large", "small"):
+            engine = one.get("Deployment", f"engine-{pool}")
+            if engine:
+                spec = engine["spec"]["template"]["spec"]
+                volume = next(each for each in spec["volumes"] if each["name"] == "models")
+                claim = {"persistentVolumeClaim": {"claimName": f"models-{pool}"}}
+                wanted = claim if cached else {"emptyDir": {"sizeLimit": "60Gi"}}
+                assert volume == {"name": "models"} | wanted, f"{one.name}: {pool}"
+                assert ("initContainers" in spec) is cached
+
+
 def test_nats_keeps_three_copies_on_three_nodes() -> None:
     chart = values("values")
     copies = chart["config"]["cluster"]["replicas"]
