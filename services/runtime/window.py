@@ -55,7 +55,7 @@ class Window:
         # It was sent before the window was cut: one overload, told many times. The last of
         # them to be told, with the fewest others open, tells best what the engine takes.
         is_news = started_at > self._cut_at
-        taken = max(1.0, in_flight - 1.0)
+        taken = min(self._most, max(1.0, in_flight - 1.0))
         self._ceiling = taken if is_news else min(self._ceiling, taken)
         self._size = min(self._size, self._ceiling)
         if is_news:
