@@ -54,7 +54,7 @@ async def test_a_request_can_be_looked_at_and_cancelled(site: Site) -> None:
         outcome = (await http.delete(path)).json()["outcome"]
         again = (await http.delete(path)).json()["outcome"]
         view = (await http.get(path)).json()
-    assert (outcome, again) == ("cancelled", "cancelled")  # to ask twice is as good as once
+    assert (outcome, again) == ("cancelled", "cancelled")  # twice is as good as once
     assert (view["state"], view["error"]["code"]) == ("cancelled", "cancelled")
 
 
