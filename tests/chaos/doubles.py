@@ -45,8 +45,9 @@ def reason_of(evidence: Evidence, overlap: Overlap) -> str | None:
         evidence: of the run.
         overlap: of two calls for the same.
     """
+    earlier = _earlier(evidence, overlap)
     for fault in evidence.faults:
-        if _explains(fault, overlap):
+        if _explains(fault, overlap, earlier):
             return f"{fault.kind} of {fault.target} at {fault.at:.2f}"
     began, again = overlap.first.began, overlap.second.began
     # Marks come at a third of the ack wait: who stood still for less has missed none.
@@ -57,16 +58,39 @@ def reason_of(evidence: Evidence, overlap: Overlap) -> str | None:
     return None
 
 
-def _explains(fault: Fault, overlap: Overlap) -> bool:
+def _earlier(evidence: Evidence, overlap: Overlap) -> list[EngineCall]:
+    """Return the calls for the first one's attempt, if the second is for another attempt.
+
+    Whoever of them was thawed may have told of a failure that began the other attempt.
+    """
+    first, second = overlap.first, overlap.second
+    if first.attempt == second.attempt:
+        return []
+    same = (first.request, first.node, first.attempt)
+    return [
+        call
+        for call in evidence.calls
+        if (call.request, call.node, call.attempt) == same and call.began <= second.began
+    ]
+
+
+def _explains(fault: Fault, overlap: Overlap, earlier: list[EngineCall]) -> bool:
     began, again = overlap.first.began, overlap.second.began
-    if fault.target.startswith("nats"):
+    frozen, whom = fault.kind.startswith("freeze"), fault.target
+    if whom.startswith("nats"):
         return fault.touches(began, again, after_s=NATS_SHADOW_S)
-    if fault.target == overlap.first.who:  # it fell silent, and its work went to another
+    if whom == overlap.first.who:  # it fell silent, and its work went to another
         ends = fault.kind.startswith(("term", "scale"))
-        return fault.touches(began, again, after_s=DRAIN_S if ends else 0.0)
+        if fault.touches(began, again, after_s=DRAIN_S if ends else 0.0):
+            return True
     # What the second was sent while it was frozen has gone to the first meanwhile.
-    frozen = fault.kind.startswith("freeze") and fault.target == overlap.second.who
-    return frozen and fault.touches(again, again, after_s=THAW_S)
+    if (
+        frozen
+        and fault.target == overlap.second.who
+        and fault.touches(again, again, after_s=THAW_S)
+    ):
+        return True
+    return frozen and any(whom == call.who and fault.touches(call.began, again) for call in earlier)
 
 
 def _told(call: EngineCall) -> str:

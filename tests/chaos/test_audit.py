@@ -105,6 +105,18 @@ def test_the_frozen_time_is_not_counted_but_what_a_thawed_worker_does_is() -> No
         assert all("attempt 1" in one and "attempt 2" in one for one in said)
 
 
+def test_a_frozen_third_who_ran_the_first_attempt_explains_the_next_one_for_a_time() -> None:
+    fault = Fault("freeze_worker", "worker-large-3", 98, 103)
+    for live_s, bad in ((2.5, False), (3.5, True)):
+        evidence = called_twice(fault, live_s=live_s, attempts=(1, 2))
+        third = EngineCall("e3.1", REQUEST, 3, "worker-large-3", "normal", 97, 99, True, 3, 1)
+        evidence.calls.append(third)
+        said = found(nothing_is_done_twice_at_once(evidence))
+        assert bool(said) == bad
+        evidence.calls[1].attempt = 1  # the same attempt again has no such reason
+        assert found(nothing_is_done_twice_at_once(evidence))
+
+
 def test_a_calls_attempt_is_the_one_that_its_worker_had_begun_last(tmp_path: Path) -> None:
     line = (
         '{{"event":"node_started","request":"r1","node":3,"attempt":{},'
