@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import combinations
 from pathlib import Path
 
@@ -23,6 +24,7 @@ class EngineCall:
         over: its end; of a killed engine's call, the engine's end.
         left: whether the caller went before the end.
         said: how many tokens; -1 as long as it is not over.
+        attempt: of the node, as its worker's log tells; 0 for a plan, or where it is not told.
     """
 
     call: str
@@ -34,6 +36,7 @@ class EngineCall:
     over: float | None = None
     left: bool = False
     said: int = -1
+    attempt: int = 0
 
 
 def read_calls(path: Path, deaths: Iterable[float], *, offset: int = 0) -> list[EngineCall]:
@@ -58,6 +61,30 @@ def read_calls(path: Path, deaths: Iterable[float], *, offset: int = 0) -> list[
         if call.over is None:
             call.over = min((at for at in deaths if at >= call.began), default=time.time())
     return list(calls.values())
+
+
+def note_attempts(calls: Iterable[EngineCall], log_of: Callable[[str], Path]) -> None:
+    """Note which attempt each call was for: the one that its worker had begun last.
+
+    Args:
+        calls: to be completed.
+        log_of: where the service of a name logs.
+    """
+    begun = {who: _begun(log_of(who)) for who in {call.who for call in calls if call.node >= 0}}
+    for call in calls:
+        tries = begun.get(call.who, {}).get((call.request, call.node), [])
+        call.attempt = max((one for one in tries if one[0] <= call.began), default=(0.0, 0))[1]
+
+
+def _begun(log: Path) -> dict[tuple[str, int], list[tuple[float, int]]]:
+    """Return when a worker began which attempt at each node."""
+    begun: dict[tuple[str, int], list[tuple[float, int]]] = {}
+    for line in log.read_bytes().splitlines() if log.exists() else ():
+        if b'"node_started"' in line:
+            told = orjson.loads(line)
+            at = datetime.fromisoformat(told["timestamp"]).timestamp()
+            begun.setdefault((told["request"], told["node"]), []).append((at, told["attempt"]))
+    return begun
 
 
 @dataclass(frozen=True, slots=True)

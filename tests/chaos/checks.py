@@ -3,40 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
-from proto.errors import Cancelled, DeadlineExceeded, NodeGaveUp
+from proto.errors import Cancelled, DeadlineExceeded, NodeGaveUp, PlanRejected
 from proto.messages import RequestFailed
 from proto.names import DIRECT_NODE
 from services.runtime.facts import StoredFact
-from tests.chaos.calls import overlaps
+from tests.chaos.doubles import nothing_is_done_twice_at_once
 from tests.chaos.evidence import Evidence
+from tests.chaos.letters import the_dead_have_letters
 from tests.chaos.load import Sent
+from tests.chaos.remains import (
+    no_reader_is_left,
+    nobody_is_connected_still,
+    nothing_is_in_flight,
+    processes_stay_well,
+    queues_are_empty,
+)
 from tests.chaos.stories import Story, story_of
+from tests.chaos.violations import Violation
 
-#: How much longer than the ack wait two live processes may do the same: a mark may be late,
-#: and the word to stop is looked for at a third of the ack wait.
-OVERLAP_MARGIN_S: Final = 1.0
-#: Between two calls for the same thing without any fault: one ends as the other begins.
-UNEXPLAINED_S: Final = 0.25
-#: A fault explains a redelivery if it was so long before it.
-SHADOW_S: Final = 12.0
 #: An end by deadline may come so late: a take-over, a NATS outage, an election.
 DEADLINE_MARGIN_S: Final = 20.0
-#: Memory of a long-lived process may grow by this, as caches fill.
-GROWTH_MIB: Final = 40.0
-GROWTH_SHARE: Final = 0.35
-FILES: Final = 12
 
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """A promise that was not kept."""
-
-    check: str
-    detail: str
-    request: str | None = None
+#: Ends that only engines' faults explain.
+_ENGINES_FAULT: Final = frozenset({NodeGaveUp.code, PlanRejected.code})
+#: An engine that has failed is left out for a time after it is well again.
+LEFT_OUT_S: Final = 15.0
 
 
 def audit(evidence: Evidence) -> list[Violation]:
@@ -87,11 +80,26 @@ def plans_are_the_models(evidence: Evidence) -> Iterator[Violation]:
 
 
 def failures_are_explained(evidence: Evidence) -> Iterator[Violation]:
-    for sent, _, story in _each(evidence):
+    for sent, facts, story in _each(evidence):
         end = story.end
-        if isinstance(end, RequestFailed) and not _explained(sent, story, end.error.code):
-            detail = f"{end.error.code}: {end.error.message}"
-            yield Violation("unexplained failure", detail, sent.request)
+        if not isinstance(end, RequestFailed):
+            continue
+        code = end.error.code
+        explained = _explained(sent, story, code)
+        if code in _ENGINES_FAULT:
+            ended_at = facts[story.end_place].stored_at
+            explained = explained and _engines_were_hit(evidence, sent.sent_at, ended_at)
+        if not explained:
+            yield Violation("unexplained failure", f"{code}: {end.error.message}", sent.request)
+
+
+def _engines_were_hit(evidence: Evidence, begin: float, end: float) -> bool:
+    """Whether an engine, or who called it, was hit in this time or shortly before."""
+    return any(
+        fault.kind.startswith(("engine_", "kill_engine", "kill_worker"))
+        and fault.touches(begin, end, after_s=LEFT_OUT_S)
+        for fault in evidence.faults
+    )
 
 
 def _explained(sent: Sent, story: Story, code: str) -> bool:
@@ -102,7 +110,7 @@ def _explained(sent: Sent, story: Story, code: str) -> bool:
     if code == NodeGaveUp.code:
         died = DIRECT_NODE in story.failed
         return bool(story.failed) and (sent.ask.on_failure == "fail" or died)
-    return code == "plan_rejected" and sent.ask.dry_run
+    return code == PlanRejected.code and sent.ask.dry_run
 
 
 def cancels_are_kept(evidence: Evidence) -> Iterator[Violation]:
@@ -140,66 +148,10 @@ def followers_see_it_all(evidence: Evidence) -> Iterator[Violation]:
             yield Violation("follower missed facts", detail, sent.request)
 
 
-def nothing_is_done_twice_at_once(evidence: Evidence) -> Iterator[Violation]:
-    for one in overlaps(evidence.calls, evidence.frozen):
-        explained = _redelivery_explained(evidence, one.first.began, one.second.began)
-        bound_s = evidence.options.ack_wait_s + OVERLAP_MARGIN_S if explained else UNEXPLAINED_S
-        if one.live_s > bound_s:
-            what = "plan" if one.first.node < 0 else f"node {one.first.node}"
-            yield Violation(
-                "done twice at once",
-                f"{what}: {one.first.who} ({one.first.call}, from {one.first.began:.2f}) and"
-                f" {one.second.who} ({one.second.call}, from {one.second.began:.2f}) for"
-                f" {one.live_s:.2f} s, at most {bound_s:.2f} s are allowed",
-                one.first.request,
-            )
-
-
-def _redelivery_explained(evidence: Evidence, began: float, again: float) -> bool:
-    disturbing = ("freeze", "kill", "term", "scale")
-    faults = any(
-        fault.kind.startswith(disturbing) and began - SHADOW_S <= fault.at <= again
-        for fault in evidence.faults
-    )
-    return faults or any(began - SHADOW_S <= at <= again for at, _ in evidence.stalls)
-
-
-def queues_are_empty(evidence: Evidence) -> Iterator[Violation]:
-    for queue, subjects in evidence.left.items():
-        for subject in subjects:
-            yield Violation("queue not empty", f"{queue}: {subject}")
-    for consumer, (unacked, undelivered) in evidence.held.items():
-        if unacked or undelivered:
-            detail = f"{consumer}: {unacked} unacked, {undelivered} undelivered"
-            yield Violation("consumer not done", detail)
-
-
-def nothing_is_in_flight(evidence: Evidence) -> Iterator[Violation]:
-    for name, kinds in evidence.gauges.items():
-        for kind, value in kinds.items():
-            if value:
-                yield Violation("gauge not at 0", f"{name}: {kind} is {value:g}")
-    for engine, count in evidence.open_streams.items():
-        if count:
-            yield Violation("connection left open", f"{engine}: {count}")
-
-
-def processes_stay_well(evidence: Evidence) -> Iterator[Violation]:
-    watch = evidence.watch
-    for death in watch.deaths if watch else ():
-        yield Violation("died by itself", death)
-    for failure in evidence.failures:
-        yield Violation("harness", failure)
-    for one in watch.growth() if watch else ():
-        if one.name.startswith(("nats", "engine")):
-            continue  # caches and connections grow with the load; and they are not ours
-        limit_mib = one.first_mib * (1 + GROWTH_SHARE) + GROWTH_MIB
-        if one.last_mib > limit_mib:
-            grew = f"{one.name}: {one.first_mib:.0f} → {one.last_mib:.0f} MiB"
-            yield Violation("memory grows", f"{grew} in {one.span_s:.0f} s")
-        if one.last_files > one.first_files + FILES:
-            files = f"{one.name}: {one.first_files:.0f} → {one.last_files:.0f} open files"
-            yield Violation("files leak", files)
+def cancels_are_quick(evidence: Evidence) -> Iterator[Violation]:
+    if evidence.figures:
+        for window, slow in evidence.figures.slow_cancels(evidence.stalls):
+            yield Violation("cancel too slow", f"{window}: {slow}")
 
 
 CHECKS: Final[tuple[Callable[[Evidence], Iterator[Violation]], ...]] = (
@@ -215,5 +167,9 @@ CHECKS: Final[tuple[Callable[[Evidence], Iterator[Violation]], ...]] = (
     nothing_is_done_twice_at_once,
     queues_are_empty,
     nothing_is_in_flight,
+    nobody_is_connected_still,
+    no_reader_is_left,
     processes_stay_well,
+    the_dead_have_letters,
+    cancels_are_quick,
 )

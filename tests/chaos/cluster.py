@@ -61,9 +61,14 @@ class ClusterServer(Child):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(alone.replace("skelgraph-local", self.server_name) + cluster)
 
+    @property
+    def monitor_url(self) -> str:
+        """The address of the monitoring pages."""
+        return f"http://{ports.HOST}:{self.spec.port}"
+
     def leads(self, stream: Stream) -> bool:
         """Whether it leads `stream` now, as it says itself; asks over HTTP, so not in the loop."""
-        page = f"http://{ports.HOST}:{self.spec.port}/jsz?streams=true&accounts=true"
+        page = f"{self.monitor_url}/jsz?streams=true&accounts=true"
         try:
             with urllib.request.urlopen(page, timeout=2) as reply:
                 told: dict[str, Any] = json.load(reply)

@@ -20,14 +20,13 @@ from typing import IO, Any, Final
 import uvloop
 
 from tests.chaos import texts
+from tests.chaos.options import TOKEN_S
 from tests.scripted_engine import ScriptedEngine
 from tests.scripted_steps import Begin, Call, Cut, Fail, Finish, Garbage, KeepAlive, Say, Step, Wait
 
 Json = dict[str, Any]
 
 MODES: Final = ("normal", "slow", "hang", "hang_mid", "busy", "error", "garbage", "cut")
-#: Pace while all is well.
-TOKEN_S: Final = 0.01
 _FOR_EVER_S: Final = 3600.0
 
 

@@ -11,15 +11,24 @@ from typing import Any, Final
 
 import httpx2
 
+from proto.messages import DeadLetter
 from proto.names import Stream
 from services.runtime.connection import Connection
-from services.runtime.fact_reader import FactReader
+from services.runtime.fact_reader import INACTIVE_S, FactReader
 from services.runtime.facts import StoredFact
 from services.runtime.streams import StreamLimits, consumer_configs
-from tests.chaos.calls import EngineCall, Span, read_calls
-from tests.chaos.faults import Fault
+from tests.chaos.calls import EngineCall, Span, note_attempts, read_calls
+from tests.chaos.kinds import Fault
 from tests.chaos.load import Sent
+from tests.chaos.measure import Figures
 from tests.chaos.options import Options
+from tests.chaos.server import (
+    OWN_READERS,
+    connected,
+    expected_connections,
+    read_letters,
+    readers,
+)
 from tests.chaos.stack import PARTITIONS, Stack
 from tests.chaos.watch import Watch
 
@@ -40,7 +49,12 @@ class Evidence:
         gauges: what each service says it has in flight.
         open_streams: replies under way at each engine.
         frozen: when each process was stopped by a signal.
-        stalls: when the whole machine seems to have stood still.
+        stalls: when the whole machine seems to have stood still, and for how long.
+        letters: all dead letters.
+        connections: how many connections NATS has, by client's name.
+        expected: names of the connections that there must be.
+        readers_left: consumers of readers that read no more.
+        figures: what was measured, if it was.
     """
 
     options: Options
@@ -58,6 +72,11 @@ class Evidence:
     stalls: list[tuple[float, float]] = field(default_factory=list)
     watch: Watch | None = None
     failures: list[str] = field(default_factory=list)
+    letters: list[DeadLetter] = field(default_factory=list)
+    connections: dict[str, int] = field(default_factory=dict)
+    expected: set[str] = field(default_factory=set)
+    readers_left: list[str] = field(default_factory=list)
+    figures: Figures | None = None
 
 
 class Gatherer:
@@ -79,17 +98,27 @@ class Gatherer:
         for engine in self._stack.engines:
             if self._stack.options.engine == "scripted":
                 evidence.calls += read_calls(self._stack.calls_log(engine), engine.died)
+        note_attempts(evidence.calls, lambda who: self._stack.folder / "logs" / f"{who}.log")
+        evidence.letters = await read_letters(self._connection)
         evidence.frozen = {one.name: one.frozen for one in self._stack.members}
         return evidence
 
     async def _until_calm(self, evidence: Evidence) -> None:
-        """Look at queues and gauges until nothing is in flight, or for `_CALM_S`."""
-        limit = asyncio.get_running_loop().time() + _CALM_S
+        """Look until nothing is in flight and nobody is left, as long as that may take."""
+        began = asyncio.get_running_loop().time()
         while True:
             await self._look(evidence)
-            if is_calm(evidence) or asyncio.get_running_loop().time() > limit:
+            await self._look_for_others(evidence)
+            passed_s = asyncio.get_running_loop().time() - began
+            quiet = is_calm(evidence) or passed_s > _CALM_S
+            if quiet and (not evidence.readers_left or passed_s > INACTIVE_S + _CALM_S):
                 return
             await asyncio.sleep(0.5)
+
+    async def _look_for_others(self, evidence: Evidence) -> None:
+        evidence.connections = await connected(self._stack)
+        evidence.expected = expected_connections(self._stack)
+        evidence.readers_left = await readers(self._connection, but=OWN_READERS)
 
     async def _look(self, evidence: Evidence) -> None:
         for stream in Stream:
@@ -161,7 +190,9 @@ def is_calm(evidence: Evidence) -> bool:
     queued = sum(map(len, evidence.left.values()))
     held = sum(sum(pair) for pair in evidence.held.values())
     gauges = sum(sum(kinds.values()) for kinds in evidence.gauges.values())
-    return not queued and not held and not gauges and not sum(evidence.open_streams.values())
+    known = evidence.connections == dict.fromkeys(evidence.expected, 1)
+    streams = sum(evidence.open_streams.values())
+    return known and not queued and not held and not gauges and not streams
 
 
 def log_lines(folder: Path, request: str, limit: int = 40) -> list[str]:

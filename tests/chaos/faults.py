@@ -9,78 +9,26 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from random import Random
 from typing import Final
 
 import httpx2
 
-from proto.names import Stream
+from proto.errors import QueueUnavailable
+from proto.names import PIN_GROUP, Stream, partition_consumer
+from services.runtime.connection import ApiError, Connection
 from skelgraph.local import ports
 from skelgraph.local.process import Child, ProcessSpec
 from tests.chaos.cluster import ClusterServer
-from tests.chaos.engine import TOKEN_S
+from tests.chaos.kinds import Fault, kinds
 from tests.chaos.load import Load
-from tests.chaos.stack import Member, Stack
+from tests.chaos.stack import PARTITIONS, Member, Stack
 
-#: Kinds of fault, and how often each is drawn.
-WEIGHTS: Final[dict[str, int]] = {
-    "kill_planner": 3,
-    "kill_assembler": 4,
-    "kill_worker": 5,
-    "term_planner": 1,
-    "term_assembler": 2,
-    "term_worker": 2,
-    "freeze_planner": 2,
-    "freeze_assembler": 3,
-    "freeze_worker": 3,
-    "scale_down": 1,
-    "scale_up": 2,
-    "kill_nats": 2,
-    "kill_nats_leader": 2,
-    "kill_engine": 2,
-    "engine_slow": 3,
-    "engine_hang": 1,
-    "engine_hang_mid": 1,
-    "engine_busy": 1,
-    "engine_error": 1,
-    "engine_garbage": 1,
-    "engine_cut": 1,
-    "engine_pool_error": 1,
-    "client_vanishes": 1,
-}
-_SCRIPTED_ONLY: Final = "engine_"
 _WHOLE_POOL: Final = "pool_"
-_CLUSTER_ONLY: Final = frozenset({"kill_nats_leader"})
-
-
-@dataclass
-class Fault:
-    """What was done, to whom, and from when to when (seconds since the epoch)."""
-
-    kind: str
-    target: str
-    at: float
-    until: float = 0.0
-
-
-def kinds(stack: Stack) -> dict[str, int]:
-    """Return the kinds of fault of this run, with their weights.
-
-    Raises:
-        ValueError: the options name an unknown kind.
-    """
-    options = stack.options
-    if unknown := set(options.only) - WEIGHTS.keys():
-        raise ValueError(f"unknown kinds of fault: {', '.join(sorted(unknown))}")
-    return {
-        kind: weight
-        for kind, weight in WEIGHTS.items()
-        if (not options.only or kind in options.only)
-        and (options.engine == "scripted" or not kind.startswith(_SCRIPTED_ONLY))
-        and (options.profile == "cluster" or kind not in _CLUSTER_ONLY)
-    }
+#: A follower of the cluster may stay away for as long as a frozen one.
+_AWAY_S: Final = {"kill_nats_follower": 8.0}
 
 
 class Injector:
@@ -89,17 +37,19 @@ class Injector:
     Args:
         stack: the processes.
         load: what vanishing clients follow.
+        connection: an open connection.
         log: where each fault is told.
     """
 
-    def __init__(self, stack: Stack, load: Load, log: Path) -> None:
+    def __init__(self, stack: Stack, load: Load, connection: Connection, log: Path) -> None:
         self.faults: list[Fault] = []
         self.failures: list[str] = []
         self._stack = stack
         self._load = load
+        self._connection = connection
         self._log = log
         self._rng = Random(f"faults {stack.options.seed}")
-        self._kinds = kinds(stack)
+        self._kinds = kinds(stack.options)
         self._running: set[asyncio.Task[None]] = set()
 
     def count(self) -> Counter[str]:
@@ -108,9 +58,7 @@ class Injector:
 
     def note(self, kind: str, target: str) -> None:
         """Write down what somebody else does to a process."""
-        fault = Fault(kind, target, time.time())
-        self.faults.append(fault)
-        self._tell(fault)
+        self._began(kind, target)
 
     async def run(self) -> None:
         """Inject, for ever."""
@@ -118,9 +66,11 @@ class Injector:
         while True:
             await asyncio.sleep(rng.expovariate(self._stack.options.faults_per_minute / 60))
             kind = rng.choices([*self._kinds], [*self._kinds.values()])[0]
-            target = await self._target(kind, Random(rng.random()))
-            if target is not None or kind == "client_vanishes":
-                self._start(self._inject(kind, target, Random(rng.random())), kind)
+            target_rng, rng_of_fault = Random(rng.random()), Random(rng.random())
+            if kind in {"client_vanishes", "unpin_partition"}:
+                self._start(self._bodiless(kind, rng_of_fault), kind)
+            elif target := await self._target(kind, target_rng):
+                self._start(self._inject(kind, target, rng_of_fault), kind)
 
     async def settle(self) -> None:
         """Return when the last fault is healed."""
@@ -129,8 +79,8 @@ class Injector:
 
     async def _target(self, kind: str, rng: Random) -> Member | None:
         what, _, whom = kind.partition("_")
-        if kind == "kill_nats_leader":
-            return await self._leader()
+        if kind.startswith(("kill_nats_", "freeze_nats_")):
+            return await self._server(rng, leads=kind.endswith("leader"))
         if what == "scale":
             spare = [one for one in self._stack.services if one.alive == (whom == "down")]
             return _choice(rng, [one for one in spare if not one.busy and not one.veteran])
@@ -143,28 +93,44 @@ class Injector:
             rng, [o for o in found if o.alive and not o.busy and not (spared and o.veteran)]
         )
 
-    async def _leader(self) -> Member | None:
+    async def _server(self, rng: Random, *, leads: bool) -> Member | None:
+        """Return the cluster's server that leads the event log, or one that does not."""
         servers = [one for one in self._stack.nats if isinstance(one.child, ClusterServer)]
         if any(one.busy for one in servers):
             return None
-        for one in servers:
-            assert isinstance(one.child, ClusterServer)
-            if await asyncio.to_thread(one.child.leads, Stream.EVENTS):
-                return one
-        return None
+        found = [one for one in servers if await self._leads(one) == leads]
+        return _choice(rng, found)
 
-    async def _inject(self, kind: str, target: Member | None, rng: Random) -> None:
-        fault = Fault(kind, target.name if target else "client", time.time())
-        self.faults.append(fault)
-        self._tell(fault)
-        if target is None:
+    async def _leads(self, one: Member) -> bool:
+        assert isinstance(one.child, ClusterServer)
+        return await asyncio.to_thread(one.child.leads, Stream.EVENTS)
+
+    async def _inject(self, kind: str, target: Member, rng: Random) -> None:
+        fault = self._began(kind, target.name)
+        target.busy = True
+        try:
+            await self._do(kind, target, rng)
+        finally:
+            target.busy = False
+        self._over(fault)
+
+    async def _bodiless(self, kind: str, rng: Random) -> None:
+        """Do what is done to no process of the stack."""
+        number = rng.randrange(PARTITIONS)
+        fault = self._began(kind, "client" if kind == "client_vanishes" else f"partition {number}")
+        if kind == "client_vanishes":
             await self._vanish(rng)
         else:
-            target.busy = True
-            try:
-                await self._do(kind, target, rng)
-            finally:
-                target.busy = False
+            await self._unpin(number)
+        self._over(fault)
+
+    def _began(self, kind: str, target: str) -> Fault:
+        fault = Fault(kind, target, time.time())
+        self.faults.append(fault)
+        self._tell(fault)
+        return fault
+
+    def _over(self, fault: Fault) -> None:
         fault.until = time.time()
         self._tell(fault)
 
@@ -179,9 +145,9 @@ class Injector:
         }
         await does[what](kind, target, rng)
 
-    async def _kill(self, _: str, target: Member, rng: Random) -> None:
+    async def _kill(self, kind: str, target: Member, rng: Random) -> None:
         target.kill()
-        await asyncio.sleep(rng.uniform(0, 2))
+        await asyncio.sleep(rng.uniform(0, _AWAY_S.get(kind, 2.0)))
         target.launch()
         await target.child.ready()
 
@@ -206,17 +172,25 @@ class Injector:
         mode = kind.removeprefix("engine_")
         pool = [one for one in self._stack.engines if one.role == target.role]
         engines = pool if mode.startswith(_WHOLE_POOL) else [target]
-        token_s = rng.uniform(0.1, 0.4) if mode == "slow" else TOKEN_S
+        token_s = rng.uniform(0.1, 0.4) if mode == "slow" else self._stack.options.token_s
         try:
             await self._order(engines, mode=mode.removeprefix(_WHOLE_POOL), token_s=token_s)
             await asyncio.sleep(rng.uniform(1, 6))
         finally:
-            await self._order(engines, mode="normal", token_s=TOKEN_S)
+            await self._order(engines, mode="normal", token_s=self._stack.options.token_s)
 
     async def _order(self, engines: Sequence[Member], **order: object) -> None:
         for engine in engines:
             with contextlib.suppress(httpx2.HTTPError):  # it is dead at the moment
                 await self._stack.control(engine, **order)
+
+    async def _unpin(self, partition: int) -> None:
+        """Take a partition from its living owner; whoever asks next has it."""
+        consumer = partition_consumer(partition)
+        with contextlib.suppress(ApiError, QueueUnavailable):  # nobody has it, or NATS is away
+            await self._connection.api(
+                f"CONSUMER.UNPIN.{Stream.EVENTS}.{consumer}", {"group": PIN_GROUP}
+            )
 
     async def _vanish(self, rng: Random) -> None:
         requests = [one.request for one in self._load.open_requests][:5]

@@ -15,13 +15,14 @@ from typing import Final
 from services.runtime.client import open_client
 from skelgraph.local import ports
 from skelgraph.local.process import ProcessSpec
-from tests.chaos.checks import Violation, audit
+from tests.chaos.checks import audit
 from tests.chaos.evidence import Evidence, Gatherer
-from tests.chaos.faults import Fault
+from tests.chaos.kinds import Fault
 from tests.chaos.load import Load
 from tests.chaos.options import Options
 from tests.chaos.run import SETTLE_MARGIN_S, aside, tail_log
 from tests.chaos.stack import Member, Stack
+from tests.chaos.violations import Violation
 from tests.chaos.watch import Watch
 
 ROLES: Final = ("assembler", "planner", "worker-large", "worker-small")

@@ -42,6 +42,12 @@ class Mutation:
     expected: tuple[str, ...]
 
 
+#: A thawed assembler releases what it was told before its partition went to another, while
+#: that one's release of the same runs: then nothing but the stream refuses it.
+_THAWED_ASSEMBLERS: Final = (
+    *("--only", "freeze_assembler", "--faults-per-minute", "60", "--requests", "100"),
+    *("--token-s", "0.1", "--deadline-s", "90"),
+)
 _KILLS: Final = "kill_planner,kill_assembler,kill_worker"
 
 MUTATIONS: Final = (
@@ -58,11 +64,27 @@ MUTATIONS: Final = (
         expected=(),
     ),
     Mutation(
-        name="uniqueness per subject",
+        name="nothing, slow nodes (must pass)",
+        path="services/runtime/work.py",
+        old="                await delivery.in_progress()\n",
+        new="                await delivery.in_progress()\n",
+        argv=_THAWED_ASSEMBLERS,
+        expected=(),
+    ),
+    Mutation(
+        name="uniqueness of requests",
         path="services/runtime/streams.py",
-        old='unique: Json = {"max_msgs_per_subject": 1, "discard_new_per_subject": True}',
-        new="unique: Json = {}",
+        old="            return config | unique | queue\n",
+        new="            return config | queue\n",
         argv=("--only", "engine_slow", "--faults-per-minute", "60", "--requests", "200"),
+        expected=("done twice at once",),
+    ),
+    Mutation(
+        name="uniqueness of nodes",
+        path="services/runtime/streams.py",
+        old='            return config | unique | {"retention"',
+        new='            return config | {"retention"',
+        argv=_THAWED_ASSEMBLERS,
         expected=("done twice at once",),
     ),
     Mutation(
@@ -108,6 +130,14 @@ MUTATIONS: Final = (
         new="if delivery.times < 0:",
         argv=("--only", "kill_assembler", "--faults-per-minute", "60"),
         expected=("lost", "unexplained failure"),
+    ),
+    Mutation(
+        name="dead letters",
+        path="services/assembler/partition.py",
+        old="self._start(open_request, self._ledger.bury(dead, open_request.headers), BURY)",
+        new="assert dead",
+        argv=("--only", "engine_pool_error", "--faults-per-minute", "60"),
+        expected=("dead letter",),
     ),
 )
 

@@ -8,11 +8,12 @@ from statistics import median
 
 from proto.messages import AnswerAssembled, RequestFailed, SkeletonDrafted
 from tests.chaos.calls import overlaps
-from tests.chaos.checks import Violation
 from tests.chaos.evidence import Evidence, log_lines
 from tests.chaos.load import Sent
+from tests.chaos.remains import requests_between
 from tests.chaos.run import Result
 from tests.chaos.stories import Story, story_of
+from tests.chaos.violations import Violation
 
 #: So many violations are shown with their evidence.
 SHOWN = 5
@@ -72,6 +73,7 @@ def _cancels(evidence: Evidence) -> Counter[str]:
 def _work(evidence: Evidence) -> str:
     found = list(overlaps(evidence.calls, evidence.frozen))
     worst = max((one.live_s for one in found), default=0.0)
+    crossed = sum(one.first.attempt != one.second.attempt for one in found)
     left = sum(call.left for call in evidence.calls)
     failed = Counter(
         fact.error.code
@@ -83,8 +85,10 @@ def _work(evidence: Evidence) -> str:
     again = Counter((call.request, call.node) for call in evidence.calls)
     return (
         f"engine calls {len(evidence.calls)}, for {len(again)} plans and nodes; left by the caller"
-        f" {left}; overlapping while both lived {len(found)}, worst {worst:.2f} s"
-        f"\nfailed attempts by code: {_told(failed) or 'none'}"
+        f" {left}; overlapping while both lived {len(found)}, worst {worst:.2f} s;"
+        f" of different attempts {crossed}"
+        f"\nfailed attempts by code: {_told(failed) or 'none'};"
+        f" dead letters {len(evidence.letters)}"
     )
 
 
@@ -127,17 +131,18 @@ def _spread(values: list[float]) -> str:
 
 
 def _figures(result: Result) -> Iterator[str]:
-    if result.figures:
-        yield from result.figures.lines()
+    if figures := result.evidence.figures:
+        yield from figures.lines(result.options.ack_wait_s)
 
 
 def _growth(evidence: Evidence) -> Iterator[str]:
     growth = evidence.watch.growth() if evidence.watch else []
     for one in growth:
+        requests = requests_between(evidence, one.warm_at, one.last_at)
         yield (
-            f"  {one.name:16} {one.first_mib:5.0f} → {one.last_mib:5.0f} MiB,"
-            f" {one.first_files:.0f} → {one.last_files:.0f} open files (first, last third of"
-            f" {one.span_s:.0f} s)"
+            f"  {one.role:13} {one.warm_mib:5.1f} → {one.last_mib:5.1f} MiB,"
+            f" {one.kib_each(requests):>20}, {one.warm_files:.0f} → {one.last_files:.0f} open files"
+            f" (second, last third; {requests} requests in between)"
         )
 
 

@@ -17,13 +17,14 @@ from services.runtime.client import Client, open_client
 from services.runtime.connection import Connection
 from services.runtime.fact_reader import FactReader
 from services.runtime.facts import StoredFact
-from tests.chaos.checks import Violation, audit
+from tests.chaos.checks import audit
 from tests.chaos.evidence import Evidence, Gatherer
 from tests.chaos.faults import Injector
 from tests.chaos.load import Load
 from tests.chaos.measure import Figures, Measurement
 from tests.chaos.options import Options
 from tests.chaos.stack import Stack
+from tests.chaos.violations import Violation
 from tests.chaos.watch import Watch
 
 PROGRESS_EVERY_S: Final = 5.0
@@ -40,7 +41,6 @@ class Result:
     evidence: Evidence
     violations: list[Violation]
     took_s: float
-    figures: Figures | None = None
     faults: dict[str, int] = field(default_factory=dict)
 
 
@@ -85,7 +85,7 @@ class _Run:
             for coroutine in (self._watch.run(), load.watch_itself()):
                 await exits.enter_async_context(aside(coroutine))
             log = self._stack.folder / "faults.jsonl"
-            injector = Injector(self._stack, load, log)
+            injector = Injector(self._stack, load, client.connection, log)
             exits.push_async_callback(injector.close)
             await self._load_and_faults(load, injector)
             figures = await self._measured(client, injector)
@@ -95,6 +95,7 @@ class _Run:
         async with aside(self._progress(load, injector)):
             async with aside(injector.run()):
                 await load.run()
+            self._watch.load_over_at = time.time()
             self._say("load is out; healing")
             await injector.settle()
             await self._stack.heal()
@@ -120,6 +121,7 @@ class _Run:
             stalls=load.lags,
             watch=self._watch,
             failures=[*load.failures, *injector.failures],
+            figures=figures,
         )
         await Gatherer(self._stack, tail).gather(evidence)
         return Result(
@@ -128,7 +130,6 @@ class _Run:
             evidence,
             audit(evidence),
             0.0,
-            figures,
             dict(injector.count()),
         )
 

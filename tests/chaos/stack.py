@@ -22,6 +22,7 @@ from skelgraph.local.models import ensure_model
 from skelgraph.local.nats import NatsServer
 from skelgraph.local.process import Child, ProcessSpec
 from tests.chaos.cluster import ClusterServer, cluster
+from tests.chaos.kinds import kinds
 from tests.chaos.options import Options
 
 PARTITIONS: Final = 4
@@ -190,7 +191,8 @@ class Stack:
         else:
             log = self.folder / "calls" / f"{name}.jsonl"
             log.parent.mkdir(parents=True, exist_ok=True)
-            argv = ("-m", "tests.chaos.engine", "--name", name, "--port", str(port))
+            pace = ("--token-s", str(self.options.token_s))
+            argv = ("-m", "tests.chaos.engine", "--name", name, "--port", str(port), *pace)
             spec = ProcessSpec(
                 name=name,
                 argv=(sys.executable, *argv, "--log", str(log)),
@@ -211,8 +213,8 @@ class Stack:
             ready_path="/readyz",
             ready_timeout_s=60,
         )
-        # Not of assemblers: the one that never dies would soon own every partition.
-        spared = number == 1 and role != "assembler"
+        # An assembler that never dies would soon own every partition, were they not taken away.
+        spared = number == 1 and (role != "assembler" or "unpin_partition" in kinds(self.options))
         return Member(name, role, self._child(spec), veteran=spared)
 
     def _child(self, spec: ProcessSpec) -> Child:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,16 +27,27 @@ class Sample:
     files: int
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Growth:
-    """Memory of a process over its life: medians of its first and last third, in MiB."""
+    """How a long life went: medians of its second third, when it was warm, and of its last.
 
-    name: str
-    first_mib: float
+    Attributes:
+        warm_at: the middle of the second third, in seconds since the epoch.
+        last_at: the middle of the last third.
+    """
+
+    role: str
+    warm_mib: float
     last_mib: float
-    first_files: float
+    warm_files: float
     last_files: float
-    span_s: float
+    warm_at: float
+    last_at: float
+
+    def kib_each(self, requests: int) -> str:
+        """Tell the growth as memory per request, of so many between the two instants."""
+        grown_kib = (self.last_mib - self.warm_mib) * 1024
+        return f"{grown_kib / requests:+.1f} KiB a request" if requests else "no request"
 
 
 @dataclass
@@ -44,11 +56,13 @@ class Watch:
 
     Args:
         stack: the processes.
+        load_over_at: when the load was over; growth is told until then.
     """
 
     stack: Stack
     samples: dict[tuple[str, int], list[Sample]] = field(default_factory=dict)
     deaths: list[str] = field(default_factory=list)
+    load_over_at: float = math.inf
     _suspects: set[str] = field(default_factory=set)
 
     async def run(self) -> None:
@@ -76,24 +90,27 @@ class Watch:
         one.launch()
 
     def growth(self) -> list[Growth]:
-        """Return how the longest life in each role went."""
+        """Return how the longest life in each role went while there was load."""
         longest: dict[str, list[Sample]] = {}
-        for (role, _), samples in self.samples.items():
+        for (role, _), every in self.samples.items():
+            samples = [one for one in every if one.at <= self.load_over_at]
             if len(samples) > max(MIN_SAMPLES, len(longest.get(role, ()))):
                 longest[role] = samples
-        return [_growth(role, samples) for role, samples in longest.items()]
+        return [growth_of(role, samples) for role, samples in longest.items()]
 
 
-def _growth(name: str, samples: list[Sample]) -> Growth:
+def growth_of(role: str, samples: list[Sample]) -> Growth:
+    """Return how a life went, from samples of all of it."""
     third = len(samples) // 3
-    first, last = samples[:third], samples[-third:]
+    warm, last = samples[third : 2 * third], samples[-third:]
     return Growth(
-        name,
-        median(one.rss_mib for one in first),
+        role,
+        median(one.rss_mib for one in warm),
         median(one.rss_mib for one in last),
-        median(one.files for one in first),
+        median(one.files for one in warm),
         median(one.files for one in last),
-        samples[-1].at - samples[0].at,
+        warm[len(warm) // 2].at,
+        last[len(last) // 2].at,
     )
 
 
