@@ -24,7 +24,7 @@ WEIGHTS: Final[dict[str, int]] = {
     "freeze_nats": 1,
     "kill_nats_leader": 2,
     "kill_nats_follower": 2,
-    "freeze_nats_follower": 1,
+    "freeze_nats_follower": 2,
     "unpin_partition": 3,
     "kill_engine": 2,
     "engine_slow": 3,
