@@ -48,6 +48,11 @@ _THAWED_ASSEMBLERS: Final = (
     *("--only", "freeze_assembler", "--faults-per-minute", "60", "--requests", "100"),
     *("--token-s", "0.1", "--deadline-s", "90"),
 )
+#: Nodes last longer than the ack wait and its margin: who is thawed must leave them to others.
+_THAWED_WORKERS: Final = (
+    *("--only", "freeze_worker", "--faults-per-minute", "60", "--requests", "40"),
+    *("--token-s", "0.2", "--deadline-s", "180"),
+)
 _KILLS: Final = "kill_planner,kill_assembler,kill_worker"
 
 MUTATIONS: Final = (
@@ -122,6 +127,22 @@ MUTATIONS: Final = (
         new="                assert delivery\n",
         argv=("--only", "engine_slow", "--faults-per-minute", "60"),
         expected=("done twice at once",),
+    ),
+    Mutation(
+        name="leaving what lapsed",
+        path="services/runtime/work.py",
+        old="            if self.is_late and self._on_lapse:\n",
+        new="            if self._on_lapse and len(self) < 0:\n",
+        argv=_THAWED_WORKERS,
+        expected=("done twice at once",),
+    ),
+    Mutation(
+        name="nothing, thawed workers (must pass)",
+        path="services/runtime/work.py",
+        old="            if self.is_late and self._on_lapse:\n",
+        new="            if self.is_late and self._on_lapse:\n",
+        argv=_THAWED_WORKERS,
+        expected=(),
     ),
     Mutation(
         name="recovery of unknown requests",
