@@ -143,7 +143,7 @@ def _whole_sentences(text: str) -> str:
     ]
     inside = [(start, end) for start, end, _ in fences]
     for end in sorted(ends, reverse=True):
-        whole = text[:end]
+        whole = text[:end].rstrip()  # a list line may end with a carriage return
         in_code = any(start < end < stop for start, stop in inside)
         if not in_code and not _BARE_MARKER.search(whole):
             return whole

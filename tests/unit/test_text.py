@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from proto.messages import FinishReason, NodeSpec
@@ -36,6 +36,7 @@ _PLACES = st.lists(st.integers(0, 500), max_size=10)
 
 
 @given(_TEXTS, _PLACES, st.sampled_from(["stop", "length"]))
+@example("3.5\r\nWatch the soil", [], "length")
 def test_one_of_shown_and_final_is_a_prefix_of_the_other_in_any_chunking(
     text: str, places: list[int], reason: FinishReason
 ) -> None:
