@@ -30,6 +30,8 @@ SECRETS = {
     },
 }
 
+_NATS = {"app.kubernetes.io/name": "nats"}
+
 
 def matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     return selector.items() <= labels.items()
@@ -256,7 +258,8 @@ def test_with_network_policies_what_must_talk_can_and_nobody_else() -> None:
             component, labels = component_of(template), template["metadata"]["labels"]
             if component in {"", "engine"}:
                 continue
-            assert _may_leave(one, labels, {"app.kubernetes.io/name": "nats"}, 4222), label_of(obj)
+            assert _may_leave(one, labels, _NATS, 4222), label_of(obj)
+            assert _may_enter(one, labels, _NATS, 4222), f"{one.name}: {label_of(obj)}"
             for _, engine in workloads(one):
                 theirs = engine["metadata"]["labels"]
                 if theirs.get("skelgraph/engine"):
