@@ -237,6 +237,29 @@ def test_scaling_in_is_slow_and_out_is_fast() -> None:
             assert obj["spec"]["minReplicaCount"] >= 1
 
 
+def test_a_pool_has_another_engine_while_one_is_replaced() -> None:
+    # Work does not wait for an engine: docs/operations.md, No engine.
+    for one in rendered():
+        if one.name.startswith("dev"):
+            continue  # a laptop
+        scaled = {obj["metadata"]["name"]: obj["spec"] for obj in one.of("ScaledObject")}
+        for pool in ("large", "small"):
+            engine = one.get("Deployment", f"engine-{pool}")
+            if engine is None:
+                continue  # beside the workers
+            spec = scaled.get(f"engine-{pool}")
+            fewest = spec["minReplicaCount"] if spec else engine["spec"]["replicas"]
+            assert fewest >= 2, f"{one.name}: {pool}"
+            if spec:
+                assert spec["fallback"]["replicas"] == fewest
+
+
+def test_a_gateway_that_scales_by_cpu_asks_for_enough_of_it() -> None:
+    for _, _, _, container in each_container():
+        if container["name"] == "gateway":
+            assert container["resources"]["requests"]["cpu"] == "500m"
+
+
 def test_the_set_up_job_may_wait_longer_than_its_own_limit() -> None:
     for one in rendered():
         job = one.get("Job", "provision")
