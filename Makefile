@@ -51,6 +51,7 @@ DOCKER ?= docker
 image: ## the container image; PYTHON_DIGEST=sha256:... IMAGE=name:tag
 	@test -n "$(PYTHON_DIGEST)" || { echo "PYTHON_DIGEST=sha256:... is missing: the Dockerfile says how to find it" >&2; exit 1; }
 	$(DOCKER) build --build-arg PYTHON_DIGEST=$(PYTHON_DIGEST) \
+		--build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
 		--build-arg REVISION=$$(git rev-parse HEAD) --tag $(IMAGE) .
 
 sbom: $(VENV)-sbom/.done ## build/sbom.json: what is in the image, as CycloneDX

@@ -41,22 +41,33 @@ class BackupBroken(SkelgraphError):
 
 
 async def save(connection: Connection, folder: Path) -> dict[Stream, int]:
-    """Save all streams below `folder`; return the bytes of each.
+    """Save all streams below `folder`; return the bytes of each. A failed one leaves no folder.
 
     Raises:
         SkelgraphError: a stream cannot be saved; says why.
-        OSError: a file cannot be written.
+        OSError: a file cannot be written, or the folder is there already.
     """
-    sizes = {}
-    for stream in ORDER:
-        place = folder / stream.value
-        await asyncio.to_thread(place.mkdir, parents=True, exist_ok=False)
-        with (place / DATA).open("xb") as file:
-            meta, sizes[stream] = await _Receiver(connection, file).receive(stream)
-        # Last: a folder without it is not a backup.
-        await asyncio.to_thread((place / META).write_bytes, orjson.dumps(meta))
-        log.info("stream_saved", stream=stream.value, bytes=sizes[stream])
+    # One's own: what is removed after a failure was nobody else's.
+    await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=False)
+    done = False
+    try:
+        sizes = {stream: await _save(connection, stream, folder / stream.value) for stream in ORDER}
+        done = True
+    finally:
+        if not done:
+            # At once: after a cancellation nothing may be waited for.
+            shutil.rmtree(folder, ignore_errors=True)
     return sizes
+
+
+async def _save(connection: Connection, stream: Stream, place: Path) -> int:
+    await asyncio.to_thread(place.mkdir)
+    with (place / DATA).open("xb") as file:
+        meta, size = await _Receiver(connection, file).receive(stream)
+    # Last: a folder without it is not a backup.
+    await asyncio.to_thread((place / META).write_bytes, orjson.dumps(meta))
+    log.info("stream_saved", stream=stream.value, bytes=size)
+    return size
 
 
 async def restore(connection: Connection, folder: Path) -> dict[Stream, int]:
@@ -73,9 +84,18 @@ async def restore(connection: Connection, folder: Path) -> dict[Stream, int]:
 
 
 def forget_old(folder: Path, keep: int) -> list[Path]:
-    """Remove all but the last `keep` complete backups in `folder`, by name; return the removed."""
-    complete = [one for one in sorted(folder.iterdir()) if (one / ORDER[-1].value / META).is_file()]
-    old = complete[:-keep]
+    """Remove all but the last `keep` complete backups in `folder`, by name; return the removed.
+
+    What was broken off (by a kill, say) before the newest complete one goes, too. Folders that hold
+    no stream are not ours.
+
+    Raises:
+        OSError: a folder cannot be removed.
+    """
+    ours = [one for one in sorted(folder.iterdir()) if (one / ORDER[0].value).is_dir()]
+    complete = [one for one in ours if (one / ORDER[-1].value / META).is_file()]
+    kept = complete[-keep:]
+    old = [one for one in ours if kept and one < kept[-1] and one not in kept]
     for one in old:
         shutil.rmtree(one)
         log.info("backup_removed", folder=str(one))

@@ -130,6 +130,15 @@ async def test_a_backup_into_a_folder_that_holds_one_is_refused(
     assert (tmp_path / "saved" / Stream.EVENTS / DATA).read_bytes() == before
 
 
+async def test_a_backup_that_fails_leaves_nothing_behind(runtime: Runtime, tmp_path: Path) -> None:
+    # By its last stream, so that the others have been saved.
+    await runtime.connection.api(f"STREAM.DELETE.{ORDER[-1]}", {})
+    code, said = await backup(runtime.server, "save", tmp_path / "saved")
+    assert code == 1
+    assert "stream_saved" in said
+    assert not (tmp_path / "saved").exists()
+
+
 @pytest.mark.parametrize("stream", [ORDER[0], ORDER[-1]])
 async def test_half_a_backup_restores_nothing(
     runtime: Runtime, tmp_path: Path, stream: Stream

@@ -33,6 +33,8 @@ FOREIGN: Final = {
     "nats_server_total_message_bytes",
     "nats_server_max_storage",
     "nats_server_jetstream_disabled",
+    "kube_cronjob_created",
+    "kube_cronjob_status_last_successful_time",
     "kube_deployment_status_replicas_ready",
     "kube_horizontalpodautoscaler_status_current_replicas",
     "kube_horizontalpodautoscaler_spec_max_replicas",
@@ -103,7 +105,7 @@ def test_every_metric_asked_for_exists(where: str, expression: str) -> None:
 @pytest.mark.parametrize(("where", "expression"), expressions())
 def test_every_label_asked_for_exists(where: str, expression: str) -> None:
     known = {"namespace", "component", "worker_pool", "pool", "stream_name", "consumer_name"}
-    known |= {"server_name", "le", "code"}
+    known |= {"server_name", "le", "code", "cronjob"}
     ours = set().union(*(samples().get(name, set()) for name in metrics_in(expression)))
     asked = set(re.findall(r"(\w+)(?:=~|!~|=|!=)\"", expression))
     for grouping in re.findall(r"\bby \(([^)]*)\)", expression):

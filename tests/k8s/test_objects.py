@@ -30,6 +30,8 @@ SECRETS = {
     },
 }
 
+_NATS = {"app.kubernetes.io/name": "nats"}
+
 
 def matches(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     return selector.items() <= labels.items()
@@ -75,9 +77,17 @@ def test_services_find_pods_and_their_ports_exist() -> None:
             selector = service["spec"]["selector"]
             found = [t for _, t in pods(one) if matches(selector, t["metadata"]["labels"])]
             assert len(found) == 1, f"{one.name}: {label_of(service)}"
-            names = {p["name"] for c in containers(found[0]) for p in c.get("ports", [])}
+            ports = [p for c in containers(found[0]) for p in c.get("ports", [])]
+            known = {p["name"] for p in ports} | {p["containerPort"] for p in ports}
+            sidecars = {
+                p["name"]
+                for c in found[0]["spec"].get("initContainers", [])
+                for p in c.get("ports", [])
+            }
             for port in service["spec"]["ports"]:
-                assert port["targetPort"] in names
+                assert port["targetPort"] in known
+                # Older Kubernetes looks for a name among the other containers only.
+                assert port["targetPort"] not in sidecars, f"{one.name}: {label_of(service)}"
 
 
 def test_probes_look_at_ports_that_their_container_has() -> None:
@@ -254,9 +264,12 @@ def test_with_network_policies_what_must_talk_can_and_nobody_else() -> None:
             continue
         for obj, template in workloads(one):
             component, labels = component_of(template), template["metadata"]["labels"]
+            # A load balancer is no pod and has no labels.
+            assert _may_enter(one, {}, labels, 8080) is (component == "gateway"), label_of(obj)
             if component in {"", "engine"}:
                 continue
-            assert _may_leave(one, labels, {"app.kubernetes.io/name": "nats"}, 4222), label_of(obj)
+            assert _may_leave(one, labels, _NATS, 4222), label_of(obj)
+            assert _may_enter(one, labels, _NATS, 4222), f"{one.name}: {label_of(obj)}"
             for _, engine in workloads(one):
                 theirs = engine["metadata"]["labels"]
                 if theirs.get("skelgraph/engine"):
@@ -292,8 +305,12 @@ def _allowed(
     """Whether a policy that selects `subject` lets it talk with `peer` in its namespace."""
     return any(
         port in {each["port"] for each in rule["ports"]}
-        and any(
-            "podSelector" in other and _selects(other["podSelector"], peer) for other in rule[peers]
+        and (
+            peers not in rule
+            or any(
+                "podSelector" in other and _selects(other["podSelector"], peer)
+                for other in rule[peers]
+            )
         )
         for policy in one.of("NetworkPolicy")
         if _selects(policy["spec"]["podSelector"], subject)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from docs.generate import services
+from services.runtime.settings import ENV_PREFIX
+from services.runtime.streams import StreamLimits
 from tests.k8s.nats_values import as_config, values
 from tests.k8s.rendering import (
     DEPLOY,
@@ -189,6 +192,24 @@ def test_an_emptydir_has_a_limit() -> None:
                 assert "sizeLimit" in volume["emptyDir"], label_of(obj)
 
 
+def test_what_lies_on_the_nodes_disk_is_within_the_pods_limit() -> None:
+    for one, obj, template in each_pod():
+        limits = [c["resources"]["limits"].get("ephemeral-storage") for c in containers(template)]
+        disks = [
+            volume["emptyDir"]["sizeLimit"]
+            for volume in template["spec"].get("volumes", [])
+            if "emptyDir" in volume and volume["emptyDir"].get("medium") != "Memory"
+        ]
+        if disks and all(limits):
+            where = f"{one.name}: {label_of(obj)}"
+            assert sum(map(in_bytes, disks)) < sum(in_bytes(str(each)) for each in limits), where
+
+
+def in_bytes(quantity: str) -> int:
+    """A quantity of Kubernetes in Mi or Gi."""
+    return int(quantity[:-2]) * {"Mi": 1024**2, "Gi": 1024**3}[quantity[-2:]]
+
+
 def test_memory_is_limited_and_cpu_is_not() -> None:
     for one, obj, _, container in each_container():
         resources = container["resources"]
@@ -207,12 +228,12 @@ def test_tgi_listens_everywhere_and_calls_nobody() -> None:
 
 
 def test_the_hubs_token_is_the_engines_alone() -> None:
+    seen = set()
     for _, obj, template, container in each_container():
-        if component_of(template) in {"planner", "worker", "assembler", "provision"}:
-            ours = container["image"].split(":")[0].endswith("skelgraph")
-            assert not (ours and {"HF_TOKEN", "HF_HUB_OFFLINE"} & set(env_of(container))), label_of(
-                obj
-            )
+        if container["image"].split(":")[0].endswith("skelgraph"):
+            assert not {"HF_TOKEN", "HF_HUB_OFFLINE"} & set(env_of(container)), label_of(obj)
+            seen.add(component_of(template))
+    assert seen == set(services())
 
 
 def test_replicas_spread_over_nodes() -> None:
@@ -237,21 +258,46 @@ def test_scaling_in_is_slow_and_out_is_fast() -> None:
             assert obj["spec"]["minReplicaCount"] >= 1
 
 
-def test_the_set_up_job_may_wait_longer_than_its_own_limit() -> None:
+def test_a_pool_has_another_engine_while_one_is_replaced() -> None:
+    # Work does not wait for an engine: docs/operations.md, No engine.
+    for one in rendered():
+        if one.name.startswith("dev"):
+            continue  # a laptop
+        scaled = {obj["metadata"]["name"]: obj["spec"] for obj in one.of("ScaledObject")}
+        for pool in ("large", "small"):
+            engine = one.get("Deployment", f"engine-{pool}")
+            if engine is None:
+                continue  # beside the workers
+            spec = scaled.get(f"engine-{pool}")
+            fewest = spec["minReplicaCount"] if spec else engine["spec"]["replicas"]
+            assert fewest >= 2, f"{one.name}: {pool}"
+            if spec:
+                assert spec["fallback"]["replicas"] == fewest
+
+
+def test_a_gateway_that_scales_by_cpu_asks_for_enough_of_it() -> None:
+    for _, _, _, container in each_container():
+        if container["name"] == "gateway":
+            assert container["resources"]["requests"]["cpu"] == "500m"
+
+
+def test_the_cluster_gives_the_set_up_job_more_time_than_it_gives_itself() -> None:
+    limit_s = services()["provision"].model_fields["provision_timeout_s"].default
     for one in rendered():
         job = one.get("Job", "provision")
         assert job
-        assert job["spec"]["activeDeadlineSeconds"] > 240
+        # With room for attempts before.
+        assert job["spec"]["activeDeadlineSeconds"] > 2 * limit_s
         assert job["spec"]["template"]["spec"]["restartPolicy"] == "OnFailure"
 
 
 def test_gpu_engines_are_found_by_their_patches() -> None:
     # A patch whose target matches nothing is silently ignored by kustomize.
-    gpu = next(one for one in rendered() if one.name == "gpu")
-    for name in ("engine-large", "engine-small"):
-        engine = gpu.get("Deployment", name)
-        assert engine
-        assert engine["spec"]["template"]["spec"]["priorityClassName"] == "skelgraph-serving"
+    for gpu in (one for one in rendered() if one.name.startswith("gpu")):
+        for name in ("engine-large", "engine-small"):
+            engine = gpu.get("Deployment", name)
+            assert engine
+            assert engine["spec"]["template"]["spec"]["priorityClassName"] == "skelgraph-serving"
     dev = next(one for one in rendered() if one.name == "dev")
     for name in ("engine-large", "engine-small"):
         engine = dev.get("Deployment", name)
@@ -278,14 +324,15 @@ def test_a_component_leaves_no_trace_of_what_it_replaces() -> None:
 
 def test_models_in_a_cache_are_on_their_pools_volume_and_nowhere_else() -> None:
     for one in rendered():
-        cached = "model-cache" in one.name or one.name == "gpu"
+        cached = "model-cache" in one.name or one.name.startswith("gpu")
         for pool in ("large", "small"):
             engine = one.get("Deployment", f"engine-{pool}")
             if engine:
                 spec = engine["spec"]["template"]["spec"]
                 volume = next(each for each in spec["volumes"] if each["name"] == "models")
                 claim = {"persistentVolumeClaim": {"claimName": f"models-{pool}"}}
-                wanted = claim if cached else {"emptyDir": {"sizeLimit": "60Gi"}}
+                size = "2Gi" if one.name.startswith("dev") else "80Gi"
+                wanted = claim if cached else {"emptyDir": {"sizeLimit": size}}
                 assert volume == {"name": "models"} | wanted, f"{one.name}: {pool}"
                 assert ("initContainers" in spec) is cached
 
@@ -311,6 +358,14 @@ def test_nats_has_room_for_all_streams() -> None:
 
 
 def test_nats_takes_the_largest_message() -> None:
-    merged = values("values")["config"]["merge"]
-    assert as_config(merged["max_payload"]) == "8MB"
-    assert "max_payload: 8MB" in (DEPLOY / "overlays" / "dev" / "nats.conf").read_text()
+    told = as_config(values("values")["config"]["merge"]["max_payload"])
+    in_dev = f"max_payload: {told}" in (DEPLOY / "overlays" / "dev" / "nats.conf").read_text()
+    assert in_dev
+    assert told.endswith("MB")  # which is MiB to nats-server
+    # The largest of the streams, and as much again for headers and JetStream's own.
+    for one in rendered():
+        streams = next(obj for obj in one.of("ConfigMap") if "streams" in obj["metadata"]["name"])
+        limits = StreamLimits.model_validate(
+            {key.removeprefix(ENV_PREFIX).lower(): value for key, value in streams["data"].items()}
+        )
+        assert int(told.removesuffix("MB")) * 1024**2 > limits.max_message_bytes
