@@ -19,7 +19,7 @@ from services.gateway.app import make_app
 from services.gateway.following import Follower
 from services.gateway.gateway import Gateway, Limits
 from services.gateway.keys import Keys
-from services.gateway.server import BoundedProtocol, GatewayServer
+from services.gateway.server import GatewayServer
 from services.gateway.tail import Tail, read_history
 from services.runtime.client import Client
 from services.runtime.facts import EventLog
@@ -48,7 +48,7 @@ class GatewaySettings(ServiceSettings):
     body_timeout_s: float = Field(15, gt=0, description="seconds that a body may take to come")
     head_timeout_s: float = Field(10, gt=0, description="seconds that headers may take to come")
     write_timeout_s: float = Field(
-        60, gt=0, description="seconds for which a client may take nothing of its stream"
+        60, gt=0, description="seconds for which a client may take nothing of its answer"
     )
     keep_alive_s: float = Field(
         15, gt=0, description="seconds of silence after which a stream says that it is there"
@@ -101,9 +101,15 @@ async def serve(process: Process) -> None:
         own_names_only=not keys.wanted and not settings.no_auth,
         cors_origins=settings.cors_origins,
     )
-    BoundedProtocol.head_timeout_s = settings.head_timeout_s
     host, port = settings.http_host, settings.http_port
-    server = GatewayServer(app, host, port, max_connections=settings.max_connections)
+    server = GatewayServer(
+        app,
+        host,
+        port,
+        max_connections=settings.max_connections,
+        head_timeout_s=settings.head_timeout_s,
+        write_timeout_s=settings.write_timeout_s,
+    )
     process.watch(server.start())
     log.info("http_serving", host=host, port=server.port)
     process.serving()

@@ -28,9 +28,22 @@ class UnsupportedMediaType(SkelgraphError):
 
 
 class RequestTimedOut(SkelgraphError):
-    """The body did not come in time."""
+    """Headers or body did not come in time."""
 
     code = "request_timed_out"
+
+
+class HeadersTooLarge(SkelgraphError):
+    """Headers or trailers are too large."""
+
+    code = "headers_too_large"
+
+
+class TooManyConnections(SkelgraphError):
+    """This gateway has as many connections as it may have."""
+
+    code = "too_many_connections"
+    retryable = True
 
 
 class InvalidApiKey(InvalidRequest):
@@ -100,9 +113,16 @@ _STATUS: Final = {
     413: ("request_too_large", "message_too_large"),
     415: ("unsupported_media_type",),
     429: ("busy", "too_many_requests", "tokens_per_minute"),
+    431: ("headers_too_large",),
     499: ("cancelled",),
     502: ("node_gave_up", "plan_rejected", "empty_text", "worker_lost"),
-    503: ("queue_unavailable", "not_provisioned", "shutting_down"),
+    503: (
+        "queue_unavailable",
+        "not_confirmed",
+        "not_provisioned",
+        "shutting_down",
+        "too_many_connections",
+    ),
     504: ("deadline_exceeded",),
 }
 _STATUS_OF: Final = {code: status for status, codes in _STATUS.items() for code in codes}

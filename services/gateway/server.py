@@ -1,85 +1,18 @@
-"""The HTTP server: bounds on what a client may cost before a handler sees it, and a soft end."""
+"""The HTTP server, with a soft end."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Final
 
-import structlog
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from services.gateway.sse import ABORT
+from services.gateway.protocol import BoundedProtocol
 from services.runtime.listener import QuietServer, listen
 
-log = structlog.get_logger()
-
-#: Bytes of a request's line and headers.
-MAX_HEAD_BYTES: Final = 32 * 1024
 _BACKLOG: Final = 2048
 _KEEP_ALIVE_S: Final = 75
-
-
-class BoundedProtocol(HttpToolsProtocol):
-    """HTTP as uvicorn speaks it, with a limit on a request's head in time and in bytes.
-
-    uvicorn has neither (with httptools): a client that sends its headers byte by byte, or never
-    ends them, would hold its connection, or memory, for ever.
-    """
-
-    #: How long a head may take to come.
-    head_timeout_s = 10.0
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Expect the first head."""
-        super().connection_made(transport)
-        self._head_bytes = 0
-        self._head_timer: asyncio.TimerHandle | None = None
-        self._await_head()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Expect nothing more."""
-        self._head_came()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """Count what belongs to a head."""
-        awaited = self._head_timer is not None
-        super().data_received(data)
-        if awaited and self._head_timer is not None:
-            self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES:
-                self._refuse(b"431 Request Header Fields Too Large")
-
-    def on_message_begin(self) -> None:
-        """Expect the rest of this head, and let handlers close the connection at once."""
-        super().on_message_begin()
-        self.scope["state"][ABORT] = self.transport.abort
-        self._await_head()
-
-    def on_headers_complete(self) -> None:
-        """The head is here."""
-        self._head_came()
-        super().on_headers_complete()
-
-    def _await_head(self) -> None:
-        self._head_came()
-        self._head_timer = self.loop.call_later(
-            self.head_timeout_s, self._refuse, b"408 Request Timeout"
-        )
-
-    def _head_came(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-        self._head_timer, self._head_bytes = None, 0
-
-    def _refuse(self, status: bytes) -> None:
-        self._head_came()
-        log.info("http_head_refused", status=status.decode())
-        if not self.transport.is_closing():
-            self.transport.write(b"HTTP/1.1 %b\r\nconnection: close\r\n\r\n" % status)
-            self.transport.close()
 
 
 class GatewayServer:
@@ -90,25 +23,45 @@ class GatewayServer:
         host: address to listen on.
         port: port to listen on; 0 for any free one.
         max_connections: further ones get 503.
+        head_timeout_s: how long a request's headers may take to come.
+        write_timeout_s: how long a client may take nothing of its answer.
     """
 
-    def __init__(self, app: ASGIApp, host: str, port: int, *, max_connections: int) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        host: str,
+        port: int,
+        *,
+        max_connections: int,
+        head_timeout_s: float = BoundedProtocol.head_timeout_s,
+        write_timeout_s: float = BoundedProtocol.write_timeout_s,
+    ) -> None:
+        limits = {
+            "max_connections": max_connections,
+            "head_timeout_s": head_timeout_s,
+            "write_timeout_s": write_timeout_s,
+        }
         self._socket = listen(host, port, backlog=_BACKLOG)
         self.port: int = self._socket.getsockname()[1]
         config = uvicorn.Config(
             app,
-            http=BoundedProtocol,
+            http=type("Protocol", (BoundedProtocol,), limits),
             ws="none",
             log_config=None,
             access_log=False,
             server_header=False,
             lifespan="off",
             loop="none",
-            limit_concurrency=max_connections,
             timeout_keep_alive=_KEEP_ALIVE_S,
         )
         self._server = QuietServer(config)
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def open_connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._server.server_state.connections)
 
     def start(self) -> asyncio.Task[None]:
         """Begin to serve; the task ends with the server."""
