@@ -81,7 +81,7 @@ $(VENV)/.local: requirements/local.txt requirements/build.txt pyproject.toml | $
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt requirements/build.txt pyproject.toml | $(py)
-	@echo "Installing what the tests need (about 105 MB, once)"
+	@echo "Installing what the tests need (about 215 MB, once)"
 	@$(pip) -r requirements/dev.txt -r requirements/build.txt
 	@$(call install_project)
 	@touch $@ $(VENV)/.local
