@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,7 +42,16 @@ def _add(file: Path, entry: str) -> None:
         keys.parse(text)
         draft = file.with_name(f".{file.name}.new")
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _MODE), "w") as out:
+            if file.exists():
+                _look_like(out.fileno(), file.stat())
             out.write(text)
         draft.replace(file)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidRequest(f"{file}: {error}", field="file") from None
+
+
+def _look_like(draft: int, old: os.stat_result) -> None:
+    """Give the draft owner and mode of the file whose place it takes: who reads it still can."""
+    if (old.st_uid, old.st_gid) != (os.geteuid(), os.getegid()):
+        os.fchown(draft, old.st_uid, old.st_gid)
+    os.fchmod(draft, stat.S_IMODE(old.st_mode))

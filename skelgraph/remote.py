@@ -211,7 +211,10 @@ def _error_of(response: httpx2.Response) -> SkelgraphError:
     try:
         info = _ErrorAnswer.model_validate_json(response.content).error
     except pydantic.ValidationError:
-        return SkelgraphError(f"{response.url} answers {response.status_code}: no gateway?")
+        said = f"{response.url} answers {response.status_code}"
+        if response.status_code >= 502:  # a proxy whose gateway is away
+            return GatewayUnavailable(said)
+        return SkelgraphError(f"{said}: no gateway?")
     wait = response.headers.get("retry-after", "")
     kind = _known().get(info.code, SkelgraphError)
     detail = info.message.partition(": ")[2]

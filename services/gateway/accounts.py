@@ -25,6 +25,8 @@ from services.gateway.keys import Caller
 
 MINUTE_S: Final = 60.0
 MAX_RECENT: Final = 50
+#: Of requests that have ended more than a minute ago only so many are known.
+MAX_ENDED: Final = 5000
 #: After its deadline, and this long, a request counts as ended even if nobody says so.
 GRACE_S: Final = 60.0
 _QUESTION_CHARS: Final = 200
@@ -53,6 +55,14 @@ class _Account:
     recent: OrderedDict[str, Asked] = field(default_factory=OrderedDict)
 
 
+@dataclass(slots=True)
+class _Ended:
+    """A request that has ended: what it used is its owner's still, whichever fact is read first."""
+
+    at: float
+    owner: str | None
+
+
 def state_after(end: AnswerAssembled | SkeletonDrafted | RequestFailed) -> State:
     """Return the state of a request after its end."""
     if isinstance(end, RequestFailed):
@@ -66,7 +76,7 @@ class Accounts:
     def __init__(self) -> None:
         self._accounts: dict[str, _Account] = {}
         self._owners: dict[str, str] = {}  # of open requests
-        self._ended: OrderedDict[str, None] = OrderedDict()
+        self._ended: OrderedDict[str, _Ended] = OrderedDict()
 
     def fold(self, fact: Fact, stored_at: float) -> None:
         """Take note of a fact; of `accepted` and the end also more than once, in any order."""
@@ -111,8 +121,7 @@ class Accounts:
     def spent(self, owner: str, now: float) -> int:
         """Return the tokens that `owner` has used in the last minute."""
         spent = self._account(owner).spent
-        while spent and spent[0][0] <= now - MINUTE_S:
-            spent.popleft()
+        _forget(spent, now)
         return sum(tokens for _, tokens in spent)
 
     def refill_s(self, owner: str, budget: int, now: float) -> float:
@@ -140,25 +149,48 @@ class Accounts:
             account.recent[request] = Asked(request, question, asked.mode, fact.submitted_at)
         if len(account.recent) > MAX_RECENT:
             account.recent.popitem(last=False)
-        if request not in self._ended:
+        if ended := self._ended.get(request):
+            ended.owner = asked.owner
+        else:
             self._owners[request] = asked.owner
             account.open[request] = fact.deadline_at + GRACE_S
 
     def _spend(self, request: str, at: float, usage: Usage) -> None:
-        owner = self._owners.get(request)
         tokens = usage.prompt_tokens + usage.generated_tokens
-        if owner is not None and tokens:
-            self._account(owner).spent.append((at, tokens))
+        ended = self._ended.get(request)
+        owner = ended.owner if ended else self._owners.get(request)
+        if owner is None or not tokens:
+            return
+        spent = self._account(owner).spent
+        spent.append((at, tokens))
+        _forget(spent, at)
 
     def _end(self, end: AnswerAssembled | SkeletonDrafted | RequestFailed, at: float) -> None:
-        self._ended[end.request] = None
-        if len(self._ended) > MAX_RECENT * 100:
-            self._ended.popitem(last=False)
-        owner = self._owners.get(end.request)
+        self._forget_ended(at)
+        known = self._ended.get(end.request)
+        owner = known.owner if known else self._owners.get(end.request)
+        self._ended[end.request] = _Ended(at, owner)
         self.withdraw(end.request)
-        if owner is None:
-            return
+        if owner is not None:
+            self._note_end(owner, end, at)
+
+    def _forget_ended(self, now: float) -> None:
+        while len(self._ended) > MAX_ENDED:
+            oldest = next(iter(self._ended.values()))
+            if oldest.at > now - MINUTE_S:
+                return
+            self._ended.popitem(last=False)
+
+    def _note_end(
+        self, owner: str, end: AnswerAssembled | SkeletonDrafted | RequestFailed, at: float
+    ) -> None:
         recent = self._account(owner).recent
         if end.request in recent:
             known = recent[end.request]
             recent[end.request] = replace(known, state=state_after(end), ended_at=at)
+
+
+def _forget(spent: deque[tuple[float, int]], now: float) -> None:
+    """Leave what was spent more than a minute ago out."""
+    while spent and spent[0][0] <= now - MINUTE_S:
+        spent.popleft()

@@ -42,6 +42,32 @@ Handler = Callable[[Call], Awaitable[Response]]
 
 #: The live page; a folder of static files.
 PAGE: Final = Path(__file__).parent / "page"
+#: What pages may send: our own headers, and those of OpenAI's client for JavaScript.
+_CORS_HEADERS: Final = (
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "Last-Event-ID",
+    "Traceparent",
+    "OpenAI-Organization",
+    "OpenAI-Project",
+    *(
+        f"X-Stainless-{name}"
+        for name in (
+            "Arch",
+            "Helper-Method",
+            "Lang",
+            "OS",
+            "Package-Version",
+            "Poll-Helper",
+            "Custom-Poll-Interval",
+            "Retry-Count",
+            "Runtime",
+            "Runtime-Version",
+            "Timeout",
+        )
+    ),
+)
 #: Names under which this machine calls itself.
 _OWN_NAMES: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _CLIENT_GONE: Final = 499
@@ -201,6 +227,6 @@ def _cors(origins: Sequence[str]) -> Middleware:
         CORSMiddleware,
         allow_origins=list(origins),
         allow_methods=["GET", "POST", "DELETE"],
-        allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"],
+        allow_headers=_CORS_HEADERS,
         expose_headers=["X-Request-Id", "Retry-After", "Location"],
     )

@@ -155,12 +155,23 @@ def checked(kind: type[M], value: Json) -> M:
     """
     try:
         return kind.model_validate_json(orjson.dumps(_with_integers(value)), strict=True)
+    except (RecursionError, orjson.JSONEncodeError):
+        raise InvalidRequest("it is nested too deeply") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    field = ".".join(str(part) for part in first["loc"]) or None
+    field = _field(kind, first["loc"])
     if first["type"] == "extra_forbidden":
         raise UnknownParameter(field=field)
     raise InvalidRequest(first["msg"], field=field)
+
+
+def _field(kind: type[BaseModel], place: tuple[int | str, ...]) -> str | None:
+    """Return the name of a field as clients write it, without the choices of a union."""
+    if not place:
+        return None
+    name, *rest = place
+    of_union = isinstance(name, str) and name in getattr(kind, "UNIONS", ())
+    return ".".join(map(str, [name] if of_union else [name, *rest]))
 
 
 def _with_integers(value: object) -> object:

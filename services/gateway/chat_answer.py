@@ -27,6 +27,7 @@ from services.gateway.chat_bodies import (
 )
 from services.gateway.cutting import Cutter
 from services.gateway.errors import Json
+from services.gateway.sse import escaped
 from services.gateway.sse import event as sse_event
 from services.runtime.client import END_TYPES, Ending
 from services.runtime.order import Grain, Mark, OrderedText
@@ -211,7 +212,7 @@ class Chunks:
 
     def text(self, text: str) -> bytes:
         """A chunk of text."""
-        return self._before + orjson.dumps(text) + self._after
+        return self._before + escaped(orjson.dumps(text)) + self._after
 
     def last(self, answer: AnswerText) -> bytes:
         """The chunk that ends the text, and the usage if it was asked for."""

@@ -54,7 +54,8 @@ class ChatApi:
         """Answer a chat completion; who leaves before its end cancels it."""
         chat = read_chat(await call.json())
         request = submitted(chat, call.caller.owner)
-        claim = await self._gateway.claim(call.caller, request, call.idempotency_key)
+        key = call.idempotency_key
+        claim = await self._gateway.claim(call.caller, request, key, chat.terms)
         answering = Answering(self._gateway, call, chat, claim)
         async with AsyncExitStack() as stack:
             await answering.begin(stack, request)
@@ -159,7 +160,7 @@ class Answering:
         """Return text that has come; an empty one after a while of silence, or at the end.
 
         Raises:
-            ShuttingDown: this process ends before; the request goes on.
+            ShuttingDown: this process ends before; what can be asked for again goes on.
         """
         if self._following is None:
             raise RuntimeError("not begun")
@@ -168,7 +169,7 @@ class Answering:
             try:
                 taken = await self._following.take(self._call.limits.keep_alive_s)
             except SkelgraphError:
-                self._left_alone = True
+                self._left_alone = self._claim.repeatable
                 raise
             silent = not taken
             for one in taken:

@@ -6,8 +6,9 @@ parameter is refused by its name.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
+import orjson
 from pydantic import Field
 
 from proto.messages import MAX_QUESTION_CHARS, ResolvedMode, Sampling, Timings, Usage
@@ -55,6 +56,8 @@ class ChatCompletionRequest(Given):
     at the value that changes nothing.
     """
 
+    UNIONS: ClassVar = frozenset({"stop"})
+
     model: str = Field(json_schema_extra={"enum": list(MODELS)})
     messages: tuple[ChatMessage, ...] = Field(min_length=1, max_length=1000)
     stream: bool | None = None
@@ -88,6 +91,12 @@ class ChatCompletionRequest(Given):
     def limit_tokens(self) -> int | None:
         """Limit of the whole answer."""
         return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def terms(self) -> str:
+        """What cuts the answer off; the request that is stored does not say it."""
+        limit = self.limit_tokens
+        return orjson.dumps([limit, self.stops]).decode() if limit or self.stops else ""
 
     @property
     def stops(self) -> tuple[str, ...]:

@@ -95,7 +95,7 @@ class TokensPerMinute(Busy):
 
 
 class ShuttingDown(SkelgraphError):
-    """This gateway is shutting down; the request goes on, ask for it again."""
+    """This gateway is shutting down; ask again."""
 
     code = "shutting_down"
     retryable = True

@@ -9,7 +9,7 @@ from typing import Final
 
 import structlog
 
-from proto.errors import QueueUnavailable, SkelgraphError
+from proto.errors import NotConfirmed, QueueUnavailable, SkelgraphError
 from proto.messages import CancelOutcome, RequestAccepted, RequestFailed, SubmitRequest
 from proto.names import check_request_id, new_request_id
 from services.gateway.accounts import Accounts
@@ -58,10 +58,12 @@ class Claim:
     Args:
         request: its id.
         new: it is not stored yet.
+        repeatable: the caller can ask for it again, by its idempotency key.
     """
 
     request: str
     new: bool
+    repeatable: bool = False
 
 
 class Gateway:
@@ -83,12 +85,22 @@ class Gateway:
         self.accounts = accounts
         self.keys = keys
         self.limits = limits
-        self._cancelling: set[asyncio.Task[None]] = set()
+        self._cancelling: dict[str, asyncio.Task[None]] = {}
 
     async def claim(
-        self, caller: Caller, submitted: SubmitRequest, idempotency_key: str | None
+        self,
+        caller: Caller,
+        submitted: SubmitRequest,
+        idempotency_key: str | None,
+        terms: str = "",
     ) -> Claim:
         """Return which request a call means, and count it if it is a new one.
+
+        Args:
+            caller: who asks.
+            submitted: what for.
+            idempotency_key: as the client sent it.
+            terms: what else tells a repetition from another call under the same key.
 
         Raises:
             InvalidRequest: the idempotency key is not valid.
@@ -100,21 +112,29 @@ class Gateway:
         if idempotency_key is None:
             return self._admit(caller, submitted, new_request_id())
         for generation in range(GENERATIONS):
-            request = request_id(caller.owner, idempotency_key, generation)
+            request = request_id(caller.owner, idempotency_key, generation, terms)
+            await self._cancel_ended(request)
             try:
                 found = await self.find(caller, request)
             except UnknownRequest:
-                return self._admit(caller, submitted, request)
+                return self._admit(caller, submitted, request, repeatable=True)
             if found.submitted != submitted:
                 raise IdempotencyKeyReused(field="Idempotency-Key")
             if not isinstance(found.state.end, RequestFailed):
-                return Claim(request, new=False)
-        return Claim(request, new=False)
+                return Claim(request, new=False, repeatable=True)
+        return Claim(request, new=False, repeatable=True)
 
-    def _admit(self, caller: Caller, submitted: SubmitRequest, request: str) -> Claim:
+    def _admit(
+        self, caller: Caller, submitted: SubmitRequest, request: str, *, repeatable: bool = False
+    ) -> Claim:
         now = time.time()
         self.accounts.admit(caller, request, now, now + submitted.deadline_s)
-        return Claim(request, new=True)
+        return Claim(request, new=True, repeatable=repeatable)
+
+    async def _cancel_ended(self, request: str) -> None:
+        """Return when a request that is being cancelled here has ended: nobody may join it."""
+        if task := self._cancelling.get(request):
+            await asyncio.wait([task])
 
     async def submit(self, claim: Claim, submitted: SubmitRequest, trace: str | None) -> None:
         """Store a new request for a planner; one that is stored is left alone.
@@ -128,8 +148,10 @@ class Gateway:
             return
         try:
             await self.client.submit(submitted, claim.request, traceparent=trace)
-        except SkelgraphError:
+        except SkelgraphError as error:
             self.accounts.withdraw(claim.request)
+            if isinstance(error, NotConfirmed) and not claim.repeatable:  # it may be stored yet
+                self.cancel_soon(claim.request, "its caller does not know of it")
             raise
         except asyncio.CancelledError:  # it may have been stored
             self.cancel_soon(claim.request, "the client has gone")
@@ -166,14 +188,16 @@ class Gateway:
 
     def cancel_soon(self, request: str, reason: str) -> None:
         """Cancel a request that nobody waits for any more, and try again where that fails."""
+        if request in self._cancelling:
+            return
         task = asyncio.create_task(self._until_cancelled(request, reason), name=f"cancel {request}")
-        self._cancelling.add(task)
-        task.add_done_callback(self._cancelled)
+        self._cancelling[request] = task
+        task.add_done_callback(lambda done: self._cancelled(request, done))
 
     async def settled(self) -> None:
         """Return when no cancel is under way."""
         if self._cancelling:
-            await asyncio.wait(self._cancelling)
+            await asyncio.wait(self._cancelling.values())
 
     async def _until_cancelled(self, request: str, reason: str) -> None:
         give_up = time.monotonic() + CANCEL_FOR_S
@@ -189,8 +213,8 @@ class Gateway:
                 log.info("request_cancelled", request=request, outcome=outcome.outcome)
                 return
 
-    def _cancelled(self, task: asyncio.Task[None]) -> None:
-        self._cancelling.discard(task)
+    def _cancelled(self, request: str, task: asyncio.Task[None]) -> None:
+        del self._cancelling[request]
         if not task.cancelled() and (error := task.exception()):
             log.error("cancel_failed", task=task.get_name(), exc_info=error)
 

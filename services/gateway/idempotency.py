@@ -12,18 +12,19 @@ MAX_KEY_CHARS: Final = 255
 GENERATIONS: Final = 16
 
 
-def request_id(owner: str, key: str, generation: int = 0) -> str:
+def request_id(owner: str, key: str, generation: int = 0, terms: str = "") -> str:
     """Return the request id that `key` of `owner` means.
 
     Args:
         owner: whose key it is; two owners' keys never meet.
         key: as the client sent it.
         generation: how many requests under this key have ended without an answer.
+        terms: what of the call is not in the stored request and yet tells it from others.
 
     Raises:
         InvalidRequest: the key is empty or too long.
     """
     if not 0 < len(key) <= MAX_KEY_CHARS:
         raise InvalidRequest(f"1 to {MAX_KEY_CHARS} characters", field="Idempotency-Key")
-    text = "\0".join([owner, key, str(generation)])
+    text = "\0".join([owner, key, str(generation), *([terms] if terms else [])])
     return "i" + hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:31]

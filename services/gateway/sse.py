@@ -18,6 +18,12 @@ KEEP_ALIVE: Final = b":\n\n"
 DONE: Final = b"data: [DONE]\n\n"
 #: Where the server's protocol puts what closes a connection at once, in `scope["state"]`.
 ABORT: Final = "abort_connection"
+#: Where some clients end a line although the standard does not; as JSON says them.
+_LINE_ENDS: Final = {
+    "\u2028".encode(): b"\\u2028",
+    "\u2029".encode(): b"\\u2029",
+    "\u0085".encode(): b"\\u0085",
+}
 _HEADERS: Final = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-cache, no-store",
@@ -30,7 +36,14 @@ def event(data: bytes, *, name: str = "", ident: int | None = None) -> bytes:
     head = b"event: %b\n" % name.encode() if name else b""
     if ident is not None:
         head = b"id: %d\n" % ident + head
-    return b"%bdata: %b\n\n" % (head, data)
+    return b"%bdata: %b\n\n" % (head, escaped(data))
+
+
+def escaped(data: bytes) -> bytes:
+    """Return JSON that no client breaks into lines."""
+    for mark, said in _LINE_ENDS.items():
+        data = data.replace(mark, said)
+    return data
 
 
 async def until_gone(receive: Receive) -> None:

@@ -129,6 +129,32 @@ def test_tokens_of_the_last_minute_are_bounded() -> None:
     assert accounts.spent("alice", 71) == 30
 
 
+def test_a_gateway_just_started_counts_what_others_count() -> None:
+    facts = [
+        (accepted("a", owner="alice", at=0), 0),
+        (plan([1], request="a"), 10),
+        (decoded(1, request="a"), 20),
+        (failed("a"), 21),
+    ]
+    running, started = Accounts(), Accounts()
+    for fact, at in facts:
+        running.fold(fact, at)
+    for fact, at in [facts[0], facts[3], *facts]:  # first who has asked, then the last minute
+        started.fold(fact, at)
+    assert started.spent("alice", 30) == running.spent("alice", 30) == 85
+    assert started.in_flight("alice", 30) == 0
+
+
+def test_what_nobody_asks_for_is_not_kept() -> None:
+    accounts = Accounts()
+    for number in range(100):
+        request, at = f"r{number}", number * 100.0
+        accounts.fold(accepted(request, owner="alice", at=at), at)
+        accounts.fold(plan([1], request=request), at)
+        accounts.fold(failed(request), at)
+    assert len(accounts._accounts["alice"].spent) == 1
+
+
 def test_history_is_newest_first_bounded_and_the_owners_own() -> None:
     accounts = Accounts()
     for number in range(MAX_RECENT + 10):

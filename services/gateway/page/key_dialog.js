@@ -1,6 +1,7 @@
 /** Asks for the API key when the gateway wants one. */
 
 import { byId, setText } from "./dom.js";
+import { forgetAll } from "./recent.js";
 
 /** Let the button in the bar change or forget the key. */
 export function initKey(api) {
@@ -27,6 +28,7 @@ export function askForKey(api, problem) {
         };
         const forget = () => {
             api.key = null;
+            forgetAll();
             dialog.close("");
         };
         form.addEventListener("submit", use);

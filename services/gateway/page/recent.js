@@ -15,6 +15,11 @@ export function remember(id, request) {
     localStorage.setItem(NAME, JSON.stringify([item, ...others].slice(0, KEPT)));
 }
 
+/** Forget what was asked: whoever comes next has no key. */
+export function forgetAll() {
+    localStorage.removeItem(NAME);
+}
+
 function remembered() {
     try {
         return JSON.parse(localStorage.getItem(NAME)) ?? [];
@@ -30,6 +35,7 @@ export async function recentOf(api, wantKey) {
         return { items: data, note: data.length ? "" : "Nothing was asked in the last hour." };
     } catch (problem) {
         if (problem.status === 401 && !api.key && (await wantKey())) return recentOf(api, wantKey);
+        if (problem.status === 401) return { items: [], note: problem.message };
         const items = remembered();
         const note = `${problem.message} ${items.length ? "This is what this browser remembers." : ""}`;
         return { items, note };
