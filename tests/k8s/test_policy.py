@@ -258,6 +258,28 @@ def test_scaling_in_is_slow_and_out_is_fast() -> None:
             assert obj["spec"]["minReplicaCount"] >= 1
 
 
+def test_a_restore_never_starts_by_itself_and_reads_what_the_backup_wrote() -> None:
+    for one in rendered():
+        backup, restore = one.get("CronJob", "backup"), one.get("CronJob", "restore")
+        assert (backup is None) is (restore is None), one.name
+        if backup and restore:
+            assert restore["spec"]["suspend"] is True
+            assert restore["spec"]["jobTemplate"]["spec"]["backoffLimit"] == 0
+            saving, reading = (
+                each["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+                for each in (backup, restore)
+            )
+            assert saving["containers"][0]["image"] == reading["containers"][0]["image"]
+            claims = [
+                [v["persistentVolumeClaim"] for v in spec["volumes"] if v["name"] == "backups"]
+                for spec in (saving, reading)
+            ]
+            assert claims[0] == claims[1] != []
+            if "nats-secure" in one.name:
+                url = env_of(reading["containers"][0])[f"{ENV_PREFIX}NATS_URL"]
+                assert url["valueFrom"]["secretKeyRef"]["name"] == "nats-provision"
+
+
 def test_a_pool_has_another_engine_while_one_is_replaced() -> None:
     # Work does not wait for an engine: docs/operations.md, No engine.
     for one in rendered():
