@@ -69,6 +69,7 @@ class ScriptedEngine:
         connections: how many were ever taken.
         open_connections: how many are open now.
         healthy: what `/health` says; a loading engine answers 503 on every route.
+        routes_fail_with: status of all routes but chat completions; 0 if they work.
     """
 
     def __init__(self, script: Script, *, dialect: Family = "tgi", port: int = 0) -> None:
@@ -80,6 +81,7 @@ class ScriptedEngine:
         self.open_connections = 0
         self.healthy = True
         self.loading = False
+        self.routes_fail_with = 0
         self._port = port
         self._server: asyncio.Server | None = None
         self._changed = asyncio.Condition()
@@ -159,6 +161,8 @@ class ScriptedEngine:
         await _Reply(self, call, reader, writer).run()
 
     def _route(self, path: str) -> tuple[int, Json]:
+        if self.routes_fail_with:
+            return self.routes_fail_with, {"error": "told to fail"}
         if self.loading or (path == "/health" and not self.healthy):
             return 503, {"error": {"message": "Loading model", "code": 503}}
         owner = {"vllm": "vllm", "sglang": "sglang", "llamacpp": "llamacpp"}.get(self.dialect, "me")

@@ -10,6 +10,8 @@ from proto.errors import EngineError
 from proto.messages import FinishReason, Usage
 
 Role = Literal["system", "user", "assistant"]
+#: Which of `EngineLimits` it is that a reply passes.
+Limit = Literal["first_token", "between_tokens", "total"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ class Went:
         tokens: how many events with tokens came.
         complete: whether the reply came to its end.
         failure: what the engine did wrong; None also where the caller went.
+        limit: that which passed, if one of the client's own did.
     """
 
     started_at: float
@@ -111,6 +114,7 @@ class Went:
     tokens: int
     complete: bool
     failure: EngineError | None
+    limit: Limit | None = None
 
 
 class StreamWatcher(Protocol):

@@ -33,8 +33,9 @@ FIRST_EJECTION_S: Final = 1.0
 LONGEST_EJECTION_S: Final = 60.0
 #: Failures in a row, of the kind that a prompt may be to blame for, until it is left out.
 FAILURES: Final = 3
-#: A stream that had less time than this did not time out for its endpoint's sake.
-FAIR_S: Final = 1.0
+#: A stream that had less than this share of the time to its first token, as it waited elsewhere
+#: before, did not time out for its endpoint's sake.
+FAIR_SHARE: Final = 0.5
 
 Clock = Callable[[], float]
 State = Literal["in", "out", "checked", "ready", "trial"]
@@ -79,6 +80,8 @@ class Endpoint:
         self._ejected_until = float("-inf")
         self._reason: Reason = "unavailable"
         self._heard_at = clock()
+        self._asked_at: float | None = None
+        self._talking = 0
         self._trial_begun = False
 
     @property
@@ -101,10 +104,31 @@ class Endpoint:
         """Whether it has been left out for long enough to be asked for its health."""
         return self._state == "out" and self._clock() >= self._ejected_until
 
+    @property
+    def fell_silent(self) -> bool:
+        """Whether it is left out because it was silent."""
+        return self._state != "in" and self._reason == "silent"
+
+    @property
+    def to_be_asked(self) -> bool:
+        """Whether it owes first tokens only, and has been quiet for half of what it may be."""
+        owes = self._state in ("in", "trial") and self.in_flight and not self._talking
+        return bool(owes) and self._asked_at is None and self._quiet_s() >= self._half_s
+
+    def asking(self) -> float:
+        """Note that it is being asked whether it is well; return when."""
+        self._asked_at = self._clock()
+        return self._asked_at
+
+    def well(self, asked_at: float) -> None:
+        """Note that it is well, asked at `asked_at`: busy, that is, and not silent."""
+        if self._asked_at == asked_at:
+            self._sign(self._clock())
+
     def take(self) -> None:
         """Give it a stream."""
         if not self.in_flight:
-            self._heard_at = self._clock()
+            self._sign(self._clock())
         self.in_flight += 1
         if self._state == "ready":
             self._state, self._trial_begun = "trial", False
@@ -139,10 +163,11 @@ class Endpoint:
 
     def heard(self, started_at: float, now: float, gap_s: float | None) -> None:
         """Note that a stream has another token, `gap_s` after the one before it."""
-        self._heard_at = now
+        self._sign(now)
         if gap_s is not None:
             self.pace.gap.add(gap_s)
             return
+        self._talking += 1
         self.pace.first.add(now - started_at)
         if started_at >= self._ejected_at:
             self._answer()
@@ -151,6 +176,8 @@ class Endpoint:
 
     def ended(self, went: Went) -> None:
         """Note that a stream was left, and learn from how."""
+        if went.first_at is not None:
+            self._talking -= 1
         if isinstance(went.failure, EngineOverloaded):
             self._refuse(went)
         # What began before the last failure tells nothing new: a crash ends many at once.
@@ -168,12 +195,30 @@ class Endpoint:
         usable = [one for one in others if one.eligible]
         if self._state not in ("in", "trial") or not usable:
             return
-        if self.in_flight and self._clock() - self._heard_at > self._policy.silent_after_s:
+        if self.in_flight and self._is_silent():
             self._eject("silent")
             for stream in self.streams:
                 stream.give_up("the engine has fallen silent")
         elif 2 * len(usable) >= len(others) and self._is_slow([one.pace for one in usable]):
             self._eject("slow")
+
+    def _is_silent(self) -> bool:
+        """Whether it has been quiet for too long, and has had the time to say that it is well."""
+        if self._quiet_s() <= self._policy.silent_after_s:
+            return False
+        if self._talking:
+            return True
+        return self._asked_at is not None and self._clock() - self._asked_at >= self._half_s
+
+    @property
+    def _half_s(self) -> float:
+        return self._policy.silent_after_s / 2
+
+    def _quiet_s(self) -> float:
+        return self._clock() - self._heard_at
+
+    def _sign(self, now: float) -> None:
+        self._heard_at, self._asked_at = now, None
 
     def _is_slow(self, others: Sequence[Pace]) -> bool:
         # Who was left out before is judged by its first stream: each more is slow for somebody.
@@ -192,14 +237,16 @@ class Endpoint:
             self._ejections = 0
 
     def _fail(self, went: Went, failure: EngineError) -> None:
-        now = self._clock()
-        if isinstance(failure, EngineTimedOut) and now - went.started_at < FAIR_S:
+        if went.limit == "total" or (went.limit == "first_token" and not self._had_time(went)):
             return
         self._failures += 1
         if isinstance(failure, EngineUnavailable | EngineTimedOut):
             self._eject("unavailable", failure)
         elif self._state == "trial" or self._failures >= FAILURES:
             self._eject("failures", failure)
+
+    def _had_time(self, went: Went) -> bool:
+        return self._clock() - went.started_at >= FAIR_SHARE * self.client.limits.first_token_s
 
     def _refuse(self, went: Went) -> None:
         metrics.REFUSALS.inc()
@@ -211,7 +258,8 @@ class Endpoint:
     def _eject(self, reason: Reason, failure: EngineError | None = None) -> None:
         self._ejections += 1
         self._state, self._reason, self._failures = "out", reason, 0
-        self._ejected_at = self._heard_at = self._clock()
+        self._ejected_at = self._clock()
+        self._sign(self._ejected_at)
         out_s = ejection_s(self._ejections)
         self._ejected_until = self._ejected_at + out_s
         self.pace = Pace()

@@ -76,6 +76,7 @@ class EnginePool:
         self._turns = Turns()
         self._tasks: set[asyncio.Task[None]] = set()
         self._looked_at = float("-inf")
+        self._watching: asyncio.Task[None] | None = None
         self._resolving: asyncio.Task[None] | None = None
         self._resolved: asyncio.Event | None = None
         self._update()
@@ -131,7 +132,7 @@ class EnginePool:
         self.look()
         chosen = None if self._turns else self._choose(key, avoid)
         chosen = chosen or await self._in_turn(key, avoid, time.monotonic() + timeout_s)
-        chosen.take()
+        self._give(chosen)
         return chosen
 
     def try_take(self, key: str, avoid: Collection[str]) -> Endpoint | None:
@@ -139,7 +140,7 @@ class EnginePool:
         chosen = self._choose(key, avoid)
         if chosen is None or chosen.url in avoid:
             return None
-        chosen.take()
+        self._give(chosen)
         return chosen
 
     def release(self, endpoint: Endpoint) -> None:
@@ -147,7 +148,7 @@ class EnginePool:
         endpoint.release()
         if endpoint.gone and not endpoint.in_flight:
             self._leaving.discard(endpoint)
-            self._spawn(endpoint.client.close(), f"close {endpoint.url}")
+            self.spawn(endpoint.client.close(), f"close {endpoint.url}")
 
     def look(self) -> None:
         """Leave out who is silent or slow, and ask those left out whether they are well."""
@@ -159,7 +160,10 @@ class EnginePool:
             endpoint.look([other for other in self.endpoints if other is not endpoint])
             if endpoint.due:
                 endpoint.checking()
-                self._spawn(_check(endpoint), f"check {endpoint.url}")
+                endpoint.client.forget()
+                self.spawn(_check(endpoint), f"check {endpoint.url}")
+            elif endpoint.to_be_asked:
+                self.spawn(_ask(endpoint, endpoint.asking()), f"ask {endpoint.url}")
 
     async def check(self) -> None:
         """Return as soon as one endpoint is healthy.
@@ -229,9 +233,11 @@ class EnginePool:
 
     async def _resolve(self, resolved: asyncio.Event) -> None:
         while True:
-            await self._directory.look(RESOLVE_S)
-            self._update()
-            resolved.set()
+            try:
+                await self._directory.look(RESOLVE_S)
+                self._update()
+            finally:
+                resolved.set()  # whoever waits is to be told, whatever happened
             await asyncio.sleep(self.policy.resolve_every_s)
 
     def _update(self) -> None:
@@ -260,13 +266,35 @@ class EnginePool:
         if endpoint.in_flight:
             self._leaving.add(endpoint)
         else:
-            self._spawn(endpoint.client.close(), f"close {endpoint.url}")
+            self.spawn(endpoint.client.close(), f"close {endpoint.url}")
 
-    def _spawn(self, work: Coroutine[object, object, None], name: str) -> None:
+    def _give(self, endpoint: Endpoint) -> None:
+        endpoint.take()
+        if self._watching is None or self._watching.done():
+            self._watching = self.spawn(self._watch(), "watch endpoints")
+
+    async def _watch(self) -> None:
+        """Look at the endpoints while they have streams, whether or not new calls come."""
+        while self.in_flight:
+            await asyncio.sleep(min(LOOK_EVERY_S, self.policy.silent_after_s / 4))
+            self.look()
+
+    def spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
+        """Run `work` beside the calls, until the pool is closed."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(_notice)
+        return task
+
+
+async def _ask(endpoint: Endpoint, asked_at: float) -> None:
+    try:
+        await endpoint.client.check()
+    except EngineError as error:
+        log.info("endpoint_not_well", endpoint=endpoint.url, error=error.code)
+    else:
+        endpoint.well(asked_at)
 
 
 async def _check(endpoint: Endpoint) -> None:

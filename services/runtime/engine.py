@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Mapping
 from types import AsyncGeneratorType, TracebackType
 from typing import Self, TypeVar
 
+import httpx2
 from huggingface_hub import AsyncInferenceClient
 
 from proto.errors import (
@@ -30,12 +31,13 @@ from services.runtime.calls import (
     EngineLimits,
     EngineStream,
     Grammar,
+    Limit,
     StreamWatcher,
     Went,
 )
-from services.runtime.deadlines import next_deadline
+from services.runtime.deadlines import Deadline, next_deadline
 from services.runtime.dialects import parameters
-from services.runtime.engine_errors import FAULTS, explain
+from services.runtime.engine_errors import FAULTS, Refused, explain
 from services.runtime.engine_link import EngineLink
 from services.runtime.reply import Piece, Reply
 
@@ -98,6 +100,7 @@ class ChatStream:
         self._tokens = 0
         self._timeout: asyncio.Timeout | None = None
         self._given_up = ""
+        self._limit: Limit | None = None
         self._failure: EngineError | None = None
         self._completion: Completion | None = None
 
@@ -194,7 +197,8 @@ class ChatStream:
 
     async def _guarded(self, step: Awaitable[T]) -> T | None:
         """Await `step` within the limits; its faults come out as types of `proto.errors`."""
-        limit, left_s = self._left()
+        deadline = self._deadline()
+        left_s = 0 if self._given_up else deadline.at - time.monotonic()
         try:
             async with asyncio.timeout(left_s) as self._timeout:
                 return await step
@@ -203,13 +207,16 @@ class ChatStream:
         except FAULTS as error:
             self._fail(self._explain(error), cause=error)
         except TimeoutError:
-            self._fail(EngineTimedOut(self._given_up or limit))
+            self._limit = None if self._given_up else deadline.limit
+            self._fail(EngineTimedOut(self._given_up or deadline.words))
         finally:
             self._timeout = None
         return None
 
     def _explain(self, fault: Exception) -> EngineError:
         prompt = [message.content for message in self._call.messages]
+        if isinstance(fault, Refused) and fault.status == httpx2.codes.NOT_FOUND:
+            self._client.forget()  # the route, or the model, is not what it was
         return explain(fault, begun=self._events is not None, prompt=prompt)
 
     def _fail(self, failure: EngineError, *, cause: Exception | None = None) -> None:
@@ -219,13 +226,11 @@ class ChatStream:
         self._failure = failure
         raise failure from cause
 
-    def _left(self) -> tuple[str, float]:
-        """Return the limit that passes next, in words, and the seconds left of it."""
-        now = time.monotonic()
-        since = now if self._since is None else self._since
+    def _deadline(self) -> Deadline:
+        """Return the limit that passes next."""
+        since = time.monotonic() if self._since is None else self._since
         ended = bool(self._reply and self._reply.finish_reason)
-        deadline, words = next_deadline(self._client.limits, since, self._last_at, ended=ended)
-        return words, 0 if self._given_up else deadline - now
+        return next_deadline(self._client.limits, since, self._last_at, ended=ended)
 
     def _note_token(self) -> None:
         before, now = self._last_at, time.monotonic()
@@ -289,6 +294,7 @@ class ChatStream:
             tokens=self._tokens,
             complete=self._completion is not None,
             failure=self._failure,
+            limit=self._limit,
         )
 
 

@@ -11,7 +11,7 @@ import structlog
 
 from proto.errors import EngineError, EngineRejected, EngineUnavailable
 from services.runtime.calls import EngineLimits, Grammar
-from services.runtime.dialects import Dialect
+from services.runtime.dialects import PLAIN, Dialect
 from services.runtime.engine_http import Wire, answering, base_url
 from services.runtime.probing import probe
 
@@ -19,8 +19,8 @@ log = structlog.get_logger()
 
 #: Refused grammars that are remembered; a planner has a few dozens.
 MAX_REFUSED: Final = 256
-#: An engine that says so takes no other grammar either.
-_NONE_AT_ALL: Final = re.compile("not supported|unsupported|not enabled|disabled", re.IGNORECASE)
+#: An engine that says so takes no other grammar either. (Not: that some part of one is not.)
+_NONE_AT_ALL: Final = re.compile(r"\bgrammars?( \w+){0,2} not supported", re.IGNORECASE)
 
 
 class EngineLink:
@@ -47,7 +47,9 @@ class EngineLink:
         self.model = model
         self.limits = limits or EngineLimits()
         self.wire = Wire(self.url, api_key=api_key, connect_s=self.limits.connect_s)
+        self._given = dialect
         self._dialect = dialect
+        self._served_model = dialect.served_model if dialect else ""
         self._probing: asyncio.Task[Dialect] | None = None
         self._refused: set[Grammar] = set()
         self._refuses_all = False
@@ -56,7 +58,13 @@ class EngineLink:
     @property
     def served_model(self) -> str:
         """The model's name as the engine told it; empty if it did not."""
-        return self._dialect.served_model if self._dialect else ""
+        return self._served_model
+
+    def forget(self) -> None:
+        """Ask the engine anew before the next call: it may be another one now."""
+        self._dialect = self._given
+        self._refused.clear()
+        self._refuses_all = False
 
     def takes(self, grammar: Grammar) -> bool:
         """Whether the engine has refused neither this grammar nor all of them."""
@@ -71,7 +79,7 @@ class EngineLink:
             self._refused.add(grammar)
 
     async def dialect(self) -> Dialect:
-        """Return how the engine wants to be spoken to; asks it once.
+        """Return how the engine wants to be spoken to; asks it once, if it tells.
 
         Callers share one question, and none waits for longer than its own limits: an engine
         that hangs delays nobody for the sake of somebody else.
@@ -82,12 +90,12 @@ class EngineLink:
         """
         if self._closed:
             raise EngineUnavailable("the client is closed")
-        if self._dialect is None:
-            if self._probing is None or self._probing.done():
-                self._probing = asyncio.create_task(self._ask(), name=f"probe {self.url}")
-                self._probing.add_done_callback(_seen)
-            self._dialect = await asyncio.shield(self._probing)
-        return self._dialect
+        if self._dialect is not None:
+            return self._dialect
+        if self._probing is None or self._probing.done():
+            self._probing = asyncio.create_task(self._ask(), name=f"probe {self.url}")
+            self._probing.add_done_callback(_seen)
+        return await asyncio.shield(self._probing)
 
     async def check(self) -> None:
         """Return if the engine is healthy.
@@ -117,7 +125,10 @@ class EngineLink:
     async def _ask(self) -> Dialect:
         async with self.wire.http() as http, answering(self.url, self.limits.check_s):
             dialect = await probe(self.url, http)
+        if dialect is None:
+            return PLAIN  # for now: it has not told, and may do so later
         log.info("engine_found", endpoint=self.url, dialect=dialect.name)
+        self._dialect, self._served_model = dialect, dialect.served_model
         return dialect
 
 

@@ -37,7 +37,7 @@ log = structlog.get_logger()
 #: How often a call is sent elsewhere because of failures; a prompt that kills engines goes no
 #: further. (Refusals for overload do not count.)
 MAX_FAILOVERS: Final = 2
-#: Pause after every endpoint refused: doubles up to the longest, and is jittered.
+#: Pause after every endpoint with room refused: doubles up to the longest, and is jittered.
 FIRST_PAUSE_S: Final = 0.05
 LONGEST_PAUSE_S: Final = 1.0
 LOOK_EVERY_S: Final = 0.5
@@ -80,6 +80,7 @@ class PoolStream:
         self._running: dict[Attempt, Endpoint] = {}
         self._failovers = 0
         self._refusals = 0
+        self._refused_at = 0.0
         self._hedged = False
         self._second: Endpoint | None = None
         self._winner: tuple[ChatStream, Endpoint] | None = None
@@ -101,8 +102,10 @@ class PoolStream:
                 await self._step()
             await self._call_off()
         except BaseException:
-            await self._call_off()
-            await self._leave()
+            try:
+                await self._call_off()
+            finally:
+                await self._leave()
             raise
         return self
 
@@ -191,7 +194,7 @@ class PoolStream:
 
     def _fail_over(self, endpoint: Endpoint, failure: EngineError) -> None:
         self._avoid.add(endpoint.url)
-        self._failovers += 1
+        self._failovers += not endpoint.fell_silent  # no prompt is to blame for silence
         others = any(one.url not in self._avoid for one in self._pool.endpoints)
         late = self._passed_s() >= self._pool.limits.first_token_s
         if self._failovers > MAX_FAILOVERS or late or not others:
@@ -203,16 +206,20 @@ class PoolStream:
         if self._running:
             return
         self._avoid.add(endpoint.url)
-        if all(one.url in self._avoid for one in self._pool.endpoints):
-            await self._pause(failure)
+        if other := self._pool.try_take(self._key, self._avoid):
+            self._attempt(other)
+            return
+        await self._pause(failure)
         await self._start()
 
     async def _pause(self, failure: EngineOverloaded) -> None:
-        """Wait until all endpoints may be asked again."""
+        """Wait until the endpoints may be asked again; raise `failure` if that took too long."""
         longest_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2.0 ** min(self._refusals, 30))
         pause_s = failure.retry_after_s or longest_s * random.uniform(0.5, 1.0)
+        if not self._refusals:
+            self._refused_at = time.monotonic()
         self._refusals += 1
-        if self._passed_s() + pause_s > self._pool.policy.overload_wait_s:
+        if time.monotonic() - self._refused_at + pause_s > self._pool.policy.overload_wait_s:
             raise failure
         await asyncio.sleep(pause_s)
         self._avoid = set(self._unwanted)
@@ -245,12 +252,21 @@ class PoolStream:
         left, self._running = self._running, {}
         for task in left:
             task.cancel()
-        if left:
-            await asyncio.wait(left)
-        for task, endpoint in left.items():
-            self._pool.release(endpoint)
+        # The pool sees them to their end: this call may be cancelled again meanwhile.
+        ends = [
+            self._pool.spawn(self._end(task, endpoint), f"leave {endpoint.url}")
+            for task, endpoint in left.items()
+        ]
+        if ends:
+            await asyncio.wait(ends)
+
+    async def _end(self, task: Attempt, endpoint: Endpoint) -> None:
+        try:
+            await asyncio.wait([task])
             if opened := _opened(task):
                 await _close(opened[0], endpoint)
+        finally:
+            self._pool.release(endpoint)
 
     async def _leave(self) -> None:
         if self._winner is None or self._left:

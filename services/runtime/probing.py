@@ -12,14 +12,17 @@ from proto.errors import EngineRejected, EngineUnavailable
 from services.runtime.dialects import DIALECTS, PLAIN, Dialect, Json
 
 _REFUSED: Final = frozenset({401, 403})
-_LOADING: Final = frozenset({502, 503, 504})
+#: What tells nothing of the family: it is to be asked again. (501: there is no such route.)
+_NOT_NOW: Final = frozenset({429, *range(500, 600)} - {501})
 
 
-async def probe(url: str, http: httpx2.AsyncClient) -> Dialect:
+async def probe(url: str, http: httpx2.AsyncClient) -> Dialect | None:
     """Return the dialect of the engine at `url` (without `/v1`), its model names filled in.
 
+    None if no route of those that tell answered.
+
     Raises:
-        EngineUnavailable: it is still loading.
+        EngineUnavailable: it is still loading, or is too busy to tell.
         EngineRejected: it wants another key.
         httpx2.HTTPError: it cannot be reached.
     """
@@ -30,7 +33,8 @@ async def probe(url: str, http: httpx2.AsyncClient) -> Dialect:
         told = await _get(f"{url}{mark.path}", http)
         if told is not None and mark.field in told:
             return replace(dialect, served_model=_name(told, mark.model))
-    return _from_models(await _get(f"{url}/v1/models", http) or {})
+    listed = await _get(f"{url}/v1/models", http)
+    return None if listed is None else _from_models(listed)
 
 
 def _name(told: Json, fields: tuple[str, ...]) -> str:
@@ -55,7 +59,7 @@ async def _get(url: str, http: httpx2.AsyncClient) -> Json | None:
     reply = await http.get(url)
     if reply.status_code in _REFUSED:
         raise EngineRejected(f"{url}: HTTP {reply.status_code}")
-    if reply.status_code in _LOADING:
+    if reply.status_code in _NOT_NOW:
         raise EngineUnavailable(f"{url}: HTTP {reply.status_code}")
     if reply.status_code != httpx2.codes.OK:
         return None

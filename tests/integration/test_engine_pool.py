@@ -147,6 +147,7 @@ async def test_a_prompt_that_kills_engines_does_not_kill_them_all() -> None:
 async def test_a_call_leaves_an_endpoint_that_has_fallen_silent() -> None:
     policy = PoolPolicy(silent_after_s=0.2)
     async with pool_of(does(Begin(), NEVER), answers, policy=policy) as (pool, (hung, _)):
+        hung.healthy = False
         assert await read(pool.stream(CALL, key="k")) == "a"
         async with asyncio.timeout(1):
             await (await hung.call()).left.wait()
@@ -165,6 +166,34 @@ async def test_a_reply_that_breaks_off_in_silence_is_told_before_its_own_limit()
             with pytest.raises(EngineTimedOut, match="silent"):
                 await waiting
         assert pool.in_flight == 0
+
+
+async def test_silence_is_noticed_without_new_calls() -> None:
+    policy = PoolPolicy(silent_after_s=0.2)
+    async with (
+        pool_of(does(Say("half"), NEVER), answers, policy=policy) as (pool, _),
+        pool.stream(CALL, key="k") as stream,
+    ):
+        await anext(stream)
+        async with asyncio.timeout(3):
+            with pytest.raises(EngineTimedOut, match="silent"):
+                await anext(stream)
+
+
+async def test_engines_that_are_busy_are_not_taken_for_dead() -> None:
+    late = does(Wait(1.0), Say("late"), Finish())
+    async with pool_of(late, late, policy=PoolPolicy(silent_after_s=0.2)) as (pool, engines):
+        assert await read(pool.stream(CALL, key="k")) == "late"
+        assert [len(engine.calls) for engine in engines] == [1, 0]
+        assert "/health" in engines[0].asked
+
+
+async def test_silence_sends_a_call_on_as_often_as_there_are_engines() -> None:
+    policy = PoolPolicy(silent_after_s=0.1)
+    async with pool_of(*[does(NEVER)] * 4, answers, policy=policy) as (pool, engines):
+        for hung in engines[:4]:
+            hung.healthy = False
+        assert await read(pool.stream(CALL, key="k")) == "a"
 
 
 async def test_a_hung_endpoint_that_is_alone_is_waited_for() -> None:
@@ -230,6 +259,16 @@ async def test_overload_that_does_not_end_is_told_as_such() -> None:
             await read(pool.stream(CALL, key="k"))
 
 
+async def test_an_engine_that_refuses_is_not_asked_in_a_loop_while_the_others_are_full() -> None:
+    policy = PoolPolicy(max_in_flight=1, overload_wait_s=1)
+    scripts = (does(Fail(429)), does(Say("a"), NEVER))
+    async with pool_of(*scripts, policy=policy) as (pool, (refusing, _)):
+        async with pool.stream(CALL, key="k", avoid=refusing.url):
+            with pytest.raises(EngineOverloaded):
+                await read(pool.stream(CALL, key="k"))
+        assert len(refusing.calls) < 10
+
+
 async def test_a_call_waits_for_room_and_no_longer_than_its_limit() -> None:
     policy, limits = PoolPolicy(max_in_flight=1), EngineLimits(first_token_s=0.2)
     async with pool_of(does(Say("a"), NEVER), policy=policy, limits=limits) as (pool, (engine,)):
@@ -275,6 +314,20 @@ async def test_in_flight_counts_what_is_open_and_forgets_what_is_cancelled(
             await call.left.wait()
             await asyncio.wait([task])
         assert pool.in_flight == 0
+
+
+async def test_a_call_that_is_cancelled_twice_is_forgotten_too() -> None:
+    async with pool_of(does(Begin(), NEVER)) as (pool, (engine,)):
+        task = asyncio.create_task(read(pool.stream(CALL, key="k")), name="reader")
+        call = await engine.call()
+        await call.waiting.wait()
+        task.cancel()
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task])
+        await until(lambda: not pool.in_flight)
+        async with asyncio.timeout(1):
+            await call.left.wait()
 
 
 async def test_an_error_of_the_caller_leaves_nothing_open() -> None:
@@ -413,6 +466,17 @@ async def test_a_name_that_does_not_resolve_is_told_and_asked_again() -> None:
         await until(lambda: pool.endpoints)
         assert await read(pool.stream(CALL, key="k")) == "a"
         await pool.close()
+
+
+async def test_a_resolver_that_breaks_hangs_no_call() -> None:
+    async def broken(_host: str, _port: int) -> Sequence[str]:
+        raise UnicodeError("label too long")
+
+    pool = EnginePool(["dns+http://pods:80"], dialect=TGI, lookup=broken)
+    async with asyncio.timeout(2):
+        with pytest.raises(EngineUnavailable, match="resolves"):
+            await read(pool.stream(CALL, key="k"))
+    await pool.close()
 
 
 async def test_the_systems_resolver_is_asked() -> None:

@@ -16,7 +16,7 @@ from proto.errors import (
     PromptTooLong,
 )
 from services.runtime.balance import PoolPolicy, rank
-from services.runtime.calls import ChatCall, Went
+from services.runtime.calls import ChatCall, Limit, Went
 from services.runtime.endpoint import FAILURES, LONGEST_EJECTION_S, Endpoint, ejection_s
 from services.runtime.endpoints import EnginePool
 from services.runtime.engine import EngineClient
@@ -45,7 +45,8 @@ def endpoints(number: int, clock: Clock) -> list[Endpoint]:
 
 
 def went(started_at: float, failure: EngineError | None = None, *, complete: bool = False) -> Went:
-    return Went(started_at, None, None, 0, complete=complete, failure=failure)
+    first_at = started_at if complete else None
+    return Went(started_at, first_at, first_at, 0, complete=complete, failure=failure)
 
 
 def run(endpoint: Endpoint, clock: Clock, failure: EngineError | None = None) -> None:
@@ -190,12 +191,68 @@ def test_a_crash_that_ends_many_streams_counts_once(clock: Clock) -> None:
 def test_one_that_sends_nothing_to_anybody_is_left_out(clock: Clock) -> None:
     hung, other = endpoints(2, clock)
     hung.take()
-    clock.now += POLICY.silent_after_s
+    clock.now += POLICY.silent_after_s / 2
+    wanted = [hung.to_be_asked]
+    hung.asking()
+    assert [*wanted, hung.to_be_asked] == [True, False], "once is enough"
+    clock.now += POLICY.silent_after_s / 2
     hung.look([other])
-    assert hung.eligible
+    seen = [hung.eligible]
     clock.now += 0.1
     hung.look([other])
+    assert [*seen, hung.eligible] == [True, False]
+    assert hung.fell_silent
+
+
+def test_one_that_owes_first_tokens_only_and_is_well_is_busy(clock: Clock) -> None:
+    busy, other = endpoints(2, clock)
+    busy.take()
+    for _ in range(10):
+        clock.now += POLICY.silent_after_s / 2
+        busy.well(busy.asking())
+        busy.look([other])
+    assert busy.eligible
+
+
+def test_one_that_was_not_asked_is_not_taken_for_silent(clock: Clock) -> None:
+    busy, other = endpoints(2, clock)
+    busy.take()
+    clock.now += 10 * POLICY.silent_after_s
+    busy.look([other])
+    assert busy.eligible
+
+
+def test_one_that_breaks_off_in_the_middle_is_silent_however_well_it_says_it_is(
+    clock: Clock,
+) -> None:
+    hung, other = endpoints(2, clock)
+    hung.take()
+    hung.heard(clock(), clock(), None)
+    clock.now += POLICY.silent_after_s + 0.1
+    assert not hung.to_be_asked
+    hung.look([other])
     assert not hung.eligible
+
+
+@pytest.mark.parametrize(
+    ("limit", "had_s", "blamed"),
+    [
+        ("total", 600, False),
+        ("first_token", 29, False),
+        ("first_token", 31, True),
+        ("between_tokens", 1, True),
+        (None, 0, True),
+    ],
+)
+def test_a_limit_that_passed_for_others_reasons_is_not_its_fault(
+    limit: Limit | None, had_s: float, blamed: bool, clock: Clock
+) -> None:
+    (one,) = endpoints(1, clock)
+    one.take()
+    began = clock()
+    clock.now += had_s
+    one.ended(Went(began, None, None, 0, complete=False, failure=EngineTimedOut(), limit=limit))
+    assert one.eligible is not blamed
 
 
 def test_a_token_for_anybody_is_a_sign_of_life(clock: Clock) -> None:
