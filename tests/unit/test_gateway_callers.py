@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from proto.errors import InvalidRequest
-from proto.messages import ErrorInfo, RequestFailed
+from proto.messages import ErrorInfo, Fact, RequestFailed
 from proto.names import check_request_id
 from services.gateway.__main__ import GatewaySettings
 from services.gateway.accounts import GRACE_S, MAX_RECENT, Accounts
@@ -130,7 +130,7 @@ def test_tokens_of_the_last_minute_are_bounded() -> None:
 
 
 def test_a_gateway_just_started_counts_what_others_count() -> None:
-    facts = [
+    facts: list[tuple[Fact, float]] = [
         (accepted("a", owner="alice", at=0), 0),
         (plan([1], request="a"), 10),
         (decoded(1, request="a"), 20),
