@@ -54,6 +54,9 @@ class GatewaySettings(ServiceSettings):
         15, gt=0, description="seconds of silence after which a stream says that it is there"
     )
     max_connections: int = Field(4096, ge=1, description="open connections; further ones get 503")
+    max_streams: int = Field(
+        256, ge=1, description="event streams that the owner of a key may have open; else 429"
+    )
     history_s: float = Field(
         3600, ge=0, description="seconds that the list of recent requests reaches back at a start"
     )
@@ -132,6 +135,7 @@ async def _open(process: Process, settings: GatewaySettings, keys: Keys) -> Gate
         body_timeout_s=settings.body_timeout_s,
         write_timeout_s=settings.write_timeout_s,
         keep_alive_s=settings.keep_alive_s,
+        streams=settings.max_streams,
     )
     follower = Follower(connection, events, tail)
     return Gateway(Client(connection, publisher), follower, accounts, keys, limits)

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from proto.errors import SkelgraphError
 from services.gateway import openapi
-from services.gateway.calls import Call, ClientGone, json_response
+from services.gateway.calls import REQUEST_ID, Call, ClientGone, json_response
 from services.gateway.chat_api import ChatApi
 from services.gateway.errors import (
     MethodNotAllowed,
@@ -148,7 +148,9 @@ async def _answer(gateway: Gateway, handle: Handler, request: Request) -> Respon
         response = await handle(Call(request, caller, gateway.limits))
         response.headers.update(rate_headers(gateway.accounts, caller))
     except SkelgraphError as error:
-        return error_response(error)
+        response = error_response(error)
+        if meant := getattr(request.state, REQUEST_ID, None):
+            response.headers["X-Request-Id"] = meant
     except ClientGone:
         return Response(status_code=_CLIENT_GONE)  # nobody reads it
     return response

@@ -33,6 +33,8 @@ LINGER_BYTES: Final = 8 * 1024**2
 LINGER_S: Final = 1.0
 #: Floating-point numbers below this are exact integers if they are integers at all.
 _EXACT: Final = 2.0**53
+#: Where the state of an HTTP request names the request that it means.
+REQUEST_ID: Final = "skelgraph_request"
 _TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 
 
@@ -69,6 +71,10 @@ class Call:
         """The caller's W3C Trace Context, if it is one."""
         given = self.http.headers.get("traceparent", "")
         return given if _TRACEPARENT.match(given) else None
+
+    def means(self, request: str) -> None:
+        """Note the request that this call means: its answer names it, an error too."""
+        setattr(self.http.state, REQUEST_ID, request)
 
     async def json(self) -> Json:
         """Return the body, an object.

@@ -56,6 +56,7 @@ class ChatApi:
         request = submitted(chat, call.caller.owner)
         key = call.idempotency_key
         claim = await self._gateway.claim(call.caller, request, key, chat.terms)
+        call.means(claim.request)
         answering = Answering(self._gateway, call, chat, claim)
         async with AsyncExitStack() as stack:
             await answering.begin(stack, request)

@@ -94,6 +94,12 @@ class TokensPerMinute(Busy):
     code = "tokens_per_minute"
 
 
+class TooManyStreams(Busy):
+    """This key has as many event streams open at this gateway as it may have."""
+
+    code = "too_many_streams"
+
+
 class ShuttingDown(SkelgraphError):
     """This gateway is shutting down; ask again."""
 
@@ -112,7 +118,7 @@ _STATUS: Final = {
     409: ("idempotency_key_reused",),
     413: ("request_too_large", "message_too_large"),
     415: ("unsupported_media_type",),
-    429: ("busy", "too_many_requests", "tokens_per_minute"),
+    429: ("busy", "too_many_requests", "tokens_per_minute", "too_many_streams"),
     431: ("headers_too_large",),
     499: ("cancelled",),
     502: ("node_gave_up", "plan_rejected", "empty_text", "worker_lost"),

@@ -35,12 +35,14 @@ class Limits:
         body_timeout_s: how long a body may take to come.
         write_timeout_s: how long a client may take nothing of a stream.
         keep_alive_s: how often a silent stream says that it is there.
+        streams: event streams that the owner of a key may have open.
     """
 
     body_bytes: int
     body_timeout_s: float
     write_timeout_s: float
     keep_alive_s: float
+    streams: int
 
 
 @dataclass(frozen=True, slots=True)

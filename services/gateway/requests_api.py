@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import AsyncGenerator
+from collections import Counter
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -24,6 +26,7 @@ from services.gateway.bodies import (
     RequestRef,
 )
 from services.gateway.calls import Call, json_response
+from services.gateway.errors import TooManyStreams
 from services.gateway.following import Following
 from services.gateway.gateway import Claim, Gateway
 from services.runtime.client import END_TYPES, Ending, UnknownRequest, error_of
@@ -51,11 +54,13 @@ class RequestsApi:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
+        self._streams: Counter[str] = Counter()  # open ones by owner
 
     async def submit(self, call: Call) -> Response:
         """Take a request up and answer at once."""
         submitted = (await call.read(NewRequest)).submitted(call.caller.owner)
         claim = await self._gateway.claim(call.caller, submitted, call.idempotency_key)
+        call.means(claim.request)
         await self._gateway.submit(claim, submitted, call.trace)
         location = {"Location": f"/v1/requests/{claim.request}", "X-Request-Id": claim.request}
         return json_response(RequestRef(id=claim.request), 202, location)
@@ -99,12 +104,28 @@ class RequestsApi:
             return Response(status_code=204)
         previews = _flag(call, "previews", default=True)
         pieces = self._events(call.request, after, previews=previews)
-        return sse.EventStream(pieces, write_timeout_s=call.limits.write_timeout_s)
+        stack = AsyncExitStack()
+        stack.enter_context(self._counted(call))
+        return sse.EventStream(pieces, stack=stack, write_timeout_s=call.limits.write_timeout_s)
+
+    @contextlib.contextmanager
+    def _counted(self, call: Call) -> Iterator[None]:
+        owner, limit = call.caller.owner, call.limits.streams
+        if owner and self._streams[owner] >= limit:
+            raise TooManyStreams(f"{limit}")
+        self._streams[owner] += 1
+        try:
+            yield
+        finally:
+            self._streams[owner] -= 1
+            if not self._streams[owner]:
+                del self._streams[owner]
 
     async def skeleton(self, call: Call) -> Response:
         """Draft a skeleton and answer with it; who leaves before cancels it."""
         submitted = (await call.read(NewSkeleton)).submitted(call.caller.owner)
         claim = await self._gateway.claim(call.caller, submitted, call.idempotency_key)
+        call.means(claim.request)
         async with AsyncExitStack() as stack:
             following: Following[bytes] = await stack.enter_async_context(
                 self._gateway.follower.follow(claim.request, None, new=claim.new)

@@ -175,6 +175,7 @@ async def test_a_request_without_an_answer_says_why_in_openais_form(site: Site) 
     async with site.http() as http:
         response = await http.post("/v1/chat/completions", json=asked)
     assert (response.status_code, response.json()["error"]["code"]) == (502, "node_gave_up")
+    assert response.headers["x-request-id"]
     got = await streamed(site, model="skelgraph-direct", skelgraph={"on_failure": "fail"})
     assert got[-1]["error"]["code"] == "node_gave_up"
 

@@ -22,7 +22,8 @@ async def test_keys_part_owners_and_bound_what_each_may_ask(site: Site, tmp_path
         entry("alice", alice, {"max_in_flight": 1}) + entry("bob", bob, {"tokens_per_minute": 5})
     )
     (_, one), (_, two) = await asyncio.gather(
-        site.another_gateway(keys_file=str(file)), site.another_gateway(keys_file=str(file))
+        site.another_gateway(keys_file=str(file), max_streams="1"),
+        site.another_gateway(keys_file=str(file)),
     )
     site.engine.script = endless(1)
     ask = {"question": "Why?", "mode": "direct"}
@@ -43,6 +44,16 @@ async def test_keys_part_owners_and_bound_what_each_may_ask(site: Site, tmp_path
             assert (await as_bob.request(method, path + where)).status_code == 404
         assert (await as_bob.get("/v1/requests")).json()["data"] == []
         await (await site.engine.call(1)).waiting.wait()  # so it is accepted: known everywhere
+        hers = (await as_alice.get("/v1/requests")).json()["data"]
+        assert [f"/v1/requests/{one['id']}" for one in hers] == [path]
+        assert (await as_alice.get(path)).status_code == 200
+        for method, where in [("GET", ""), ("DELETE", ""), ("GET", "/events")]:
+            assert (await as_bob.request(method, path + where)).status_code == 404
+        assert (await as_bob.get("/v1/requests")).json()["data"] == []
+        async with as_alice.stream("GET", path + "/events") as events:
+            assert events.status_code == 200
+            many = await as_alice.get(path + "/events")
+            assert (many.status_code, many.json()["error"]["code"]) == (429, "too_many_streams")
         for http in (as_alice, alice_elsewhere):
             busy = await http.post("/v1/requests", json=ask)
             assert (busy.status_code, busy.json()["error"]["code"]) == (429, "too_many_requests")
