@@ -62,6 +62,8 @@ class Dialect:
         owned_by: what `/v1/models` says of its models.
         grammar_form: the form of grammar that it takes; None if it takes none.
         grammar: the fields that constrain the reply, if it takes a grammar.
+        max_grammar_tokens: most tokens of a reply that it constrains as a whole; None if any
+            number. (TGI runs longer ones in pieces, and begins the grammar anew with each.)
         continuation: fields by which a last message of the assistant is gone on with, not
             answered; empty if that needs no field; None if the family cannot.
         repetition_field: the field of the repetition penalty, if there is one.
@@ -84,6 +86,7 @@ class Dialect:
     owned_by: str | None = None
     grammar_form: Literal["regex", "gbnf"] | None = None
     grammar: Callable[[Grammar], Fields] | None = None
+    max_grammar_tokens: int | None = None
     continuation: Json | None = None
     repetition_field: str | None = None
     priority_field: str | None = None
@@ -106,6 +109,7 @@ TGI: Final = Dialect(
     mark=Mark("/info", "model_id", ("model_id",)),
     grammar_form="regex",
     grammar=lambda grammar: {"response_format": {"type": "regex", "value": grammar.regex}},
+    max_grammar_tokens=1024,
     continuation={},
     max_stop=4,
     top_p_below_one=True,
@@ -199,6 +203,12 @@ def parameters(
     }
 
 
+def can_constrain(call: ChatCall, dialect: Dialect) -> bool:
+    """Return whether the family takes a grammar for a reply as long as that of `call`."""
+    most = dialect.max_grammar_tokens
+    return dialect.grammar is not None and (most is None or call.max_tokens <= most)
+
+
 def _top_p(call: ChatCall, dialect: Dialect) -> float | None:
     refused = dialect.top_p_below_one and call.top_p is not None and call.top_p >= 1
     return None if refused else call.top_p
@@ -206,7 +216,7 @@ def _top_p(call: ChatCall, dialect: Dialect) -> float | None:
 
 def _extra(call: ChatCall, dialect: Dialect, *, constrained: bool) -> Fields:
     extra: Fields = dict(dialect.always)
-    if call.grammar and dialect.grammar and constrained:
+    if call.grammar and dialect.grammar and constrained and can_constrain(call, dialect):
         extra |= dialect.grammar(call.grammar)
     if call.messages and call.messages[-1].role == "assistant" and dialect.continuation:
         extra |= dialect.continuation

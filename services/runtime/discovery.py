@@ -5,42 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Final
-from urllib.parse import urlsplit
 
 import structlog
 
-from services.runtime.engine_http import base_url
+from services.runtime.urls import DNS, Name, base_url
 
 log = structlog.get_logger()
 
-#: Stands before the URL of a name whose addresses are the endpoints.
-DNS: Final = "dns+"
-DEFAULT_PORT: Final = 80
-
 Lookup = Callable[[str, int], Awaitable[Sequence[str]]]
-
-
-@dataclass(frozen=True, slots=True)
-class Name:
-    """A DNS name whose every address is an endpoint."""
-
-    host: str
-    port: int
-
-    @classmethod
-    def of(cls, url: str) -> Name:
-        """Read `dns+http://host:port`.
-
-        Raises:
-            ValueError: it is not of this form. TLS is refused: certificates are made out to
-                names, and the connections go to addresses.
-        """
-        parts = urlsplit(url.removeprefix(DNS))
-        if parts.scheme != "http" or not parts.hostname:
-            raise ValueError(f"a name to be resolved begins with dns+http://, not {url!r}")
-        return cls(parts.hostname, parts.port or DEFAULT_PORT)
 
 
 async def addresses(host: str, port: int) -> Sequence[str]:

@@ -24,10 +24,10 @@ from services.runtime.dialects import Dialect
 from services.runtime.discovery import Directory, Lookup, addresses
 from services.runtime.endpoint import Clock, Endpoint
 from services.runtime.engine import EngineClient
-from services.runtime.engine_http import base_url
 from services.runtime.pace import FirstTokens
 from services.runtime.pool_stream import PoolStream
 from services.runtime.turns import Turns
+from services.runtime.urls import base_url
 
 log = structlog.get_logger()
 

@@ -36,10 +36,10 @@ from services.runtime.calls import (
     Went,
 )
 from services.runtime.deadlines import Deadline, next_deadline
-from services.runtime.dialects import parameters
+from services.runtime.dialects import can_constrain, parameters
 from services.runtime.engine_errors import FAULTS, Refused, explain
 from services.runtime.engine_link import EngineLink
-from services.runtime.reply import Piece, Reply
+from services.runtime.reply import Piece, Reply, most_chars
 
 __all__ = [
     "ChatCall",
@@ -172,9 +172,10 @@ class ChatStream:
     async def _open(self) -> None:
         client = self._client
         dialect = await client.dialect()
-        self._reply = Reply(dialect)
+        self._reply = Reply(dialect, max_chars=most_chars(self._call.max_tokens))
         self._hub = client.wire.hub(self._headers)
-        constrained = self._constrained
+        constrained = self._constrained and can_constrain(self._call, dialect)
+        self._constrained = constrained
         sent = parameters(self._call, dialect, model=client.model, constrained=constrained)
         with client.wire.lent() as loan:
             await self._hub.chat_completion(**sent)

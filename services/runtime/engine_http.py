@@ -34,18 +34,6 @@ MAX_ERROR_BYTES: Final = 64 * 1024
 NO_KEY: Final = "-"
 
 
-def base_url(url: str) -> str:
-    """Return `url` of an engine without the path of a route, as `http://host:port`.
-
-    Raises:
-        ValueError: it is not an http or https URL.
-    """
-    if not url.startswith(("http://", "https://")):
-        raise ValueError(f"an engine's URL begins with http:// or https://, not {url!r}")
-    bare = url.rstrip("/").removesuffix("/chat/completions").rstrip("/")
-    return bare.removesuffix("/v1").rstrip("/")
-
-
 @asynccontextmanager
 async def answering(url: str, timeout_s: float) -> AsyncIterator[None]:
     """Bound the block, which asks the engine at `url` something.

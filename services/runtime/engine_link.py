@@ -12,8 +12,9 @@ import structlog
 from proto.errors import EngineError, EngineRejected, EngineUnavailable
 from services.runtime.calls import EngineLimits, Grammar
 from services.runtime.dialects import PLAIN, Dialect
-from services.runtime.engine_http import Wire, answering, base_url
+from services.runtime.engine_http import Wire, answering
 from services.runtime.probing import probe
+from services.runtime.urls import base_url
 
 log = structlog.get_logger()
 

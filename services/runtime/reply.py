@@ -18,6 +18,16 @@ _GAVE_UP: Final = frozenset({"abort", "error"})
 #: Where models that reason put what they think; it differs from engine to engine.
 _THOUGHTS: Final = ("reasoning", "reasoning_content")
 
+#: No reply has more characters; and none has more than its tokens can make, by far.
+MAX_CHARS: Final = 4 * 1024 * 1024
+MIN_CHARS: Final = 64 * 1024
+CHARS_A_TOKEN: Final = 256
+
+
+def most_chars(max_tokens: int) -> int:
+    """Return how many characters a reply of `max_tokens` may have: more is a broken engine."""
+    return min(MAX_CHARS, max(MIN_CHARS, CHARS_A_TOKEN * max_tokens))
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:
@@ -33,24 +43,29 @@ _NOTHING: Final = Piece("", decodes=False)
 class Reply:
     """What is known of a reply.
 
+    Args:
+        dialect: of the engine.
+        max_chars: of its text; who collects it need not fear for their memory.
+
     Attributes:
         finish_reason: how it ended; None as long as it has not.
         usage: the tokens, where the engine tells them.
         model: its name as the engine echoes it.
     """
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, dialect: Dialect, *, max_chars: int = MAX_CHARS) -> None:
         self.finish_reason: FinishReason | None = None
         self.usage = Usage()
         self.model = ""
         self._dialect = dialect
         self._half = ""
+        self._chars_left = max_chars
 
     def take(self, event: Event) -> Piece:
         """Fold `event` in and return what it adds.
 
         Raises:
-            EngineCutOff: the engine says that it gave up.
+            EngineCutOff: the engine says that it gave up, or its text has no end.
             NotAnEvent: a field is not of its type.
         """
         model = event.get("model")
@@ -76,6 +91,9 @@ class Reply:
         text = delta.get("content") or ""
         if not isinstance(text, str):
             raise NotAnEvent("content")
+        self._chars_left -= len(text)
+        if self._chars_left < 0:
+            raise EngineCutOff("its text is longer than it can be")
         # A model that reasons decodes long before it has a text to show.
         thinks = any(delta.get(name) for name in _THOUGHTS)
         return Piece(self._whole(text), decodes=bool(text or thinks))

@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from proto.names import Pool
+from services.runtime import urls as urls_of_engines
 
 ENV_PREFIX = "SKELGRAPH_"
 
@@ -167,8 +168,7 @@ class EngineSettings(ServiceSettings):
     @classmethod
     def _http(cls, urls: tuple[str, ...]) -> tuple[str, ...]:
         for url in urls:
-            if not url.startswith(("http://", "https://", "dns+http://")):
-                raise ValueError(f"{url!r} is not an http://, https:// or dns+http:// address")
+            urls_of_engines.check(url)
         return urls
 
 

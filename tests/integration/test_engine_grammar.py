@@ -93,3 +93,19 @@ async def test_after_its_first_token_a_reply_is_not_asked_for_again() -> None:
         with pytest.raises(EngineRejected):
             await read(client.stream(ask(ONE)))
         assert constrained(engine) == [True]
+
+
+async def test_a_reply_too_long_for_the_engines_grammar_is_asked_for_without() -> None:
+    async with client_of(Fail(422, NOT_VALID)) as (engine, client):
+        long = ChatCall((ChatMessage("user", "Why?"),), max_tokens=1025, grammar=ONE)
+        assert await read(client.stream(long)) == "free"
+        assert constrained(engine) == [False]
+        assert client.takes(ONE), "it was not sent, so it was not refused"
+
+
+async def test_an_engine_that_lacks_a_part_of_one_grammar_takes_others() -> None:
+    part = b'{"error":"grammar is not valid: look-around is not supported"}'
+    async with client_of(Fail(422, part)) as (engine, client):
+        for grammar in (ONE, OTHER):
+            assert await read(client.stream(ask(grammar))) == "free"
+        assert constrained(engine) == [True, False, True, False]

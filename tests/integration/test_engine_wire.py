@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,11 +18,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proto.errors import EngineError
+from proto.errors import EngineCutOff, EngineError
 from proto.messages import Usage
-from services.runtime.calls import Completion, EngineLimits
+from services.runtime.calls import Completion, EngineLimits, EngineStream
 from services.runtime.dialects import TGI
 from services.runtime.engine import ChatCall, ChatMessage, EngineClient
+from tests.scripted_engine import Say, ScriptedEngine, Step
+from tests.scripted_steps import Json
 
 CALL = ChatCall((ChatMessage("user", "Why?"),), max_tokens=4)
 RECORDED = Path(__file__).parents[3] / "shared/data/tgi"
@@ -276,3 +278,23 @@ def test_recorded_answers_that_are_no_streams_are_typed_errors(
     head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
     _, ending = speaker.ask([head % len(body) + body])
     assert isinstance(ending, EngineError)
+
+
+async def test_an_engine_without_end_fills_nobodys_memory() -> None:
+    async def endless(_: Json) -> AsyncIterator[Step]:
+        while True:
+            yield Say("x" * 10_000)
+
+    async with ScriptedEngine(endless) as engine:
+        client = EngineClient(engine.url, dialect=TGI)
+        got: list[int] = []
+        with pytest.raises(EngineCutOff, match="longer"):
+            await count(client.stream(CALL), got)
+        assert 10_000 < sum(got) < 1_000_000
+        await client.close()
+
+
+async def count(stream: EngineStream, got: list[int]) -> None:
+    async with stream:
+        async for chunk in stream:
+            got.append(len(chunk.text))

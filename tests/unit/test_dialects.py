@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,7 +25,7 @@ from services.runtime.dialects import (
     cached_tokens,
     parameters,
 )
-from services.runtime.reply import Reply
+from services.runtime.reply import MAX_CHARS, MIN_CHARS, Reply, most_chars
 from services.runtime.settings import EngineSettings
 
 GRAMMAR = Grammar(gbnf='root ::= "a"', regex="a")
@@ -188,3 +189,30 @@ def test_the_signals_of_every_family_are_words_that_can_be_searched_for(dialect:
     for words in (dialect.overloaded, dialect.too_long):
         assert words
         assert not re.search(words, "all is well, here is your answer")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "max_tokens", "sent"),
+    [(TGI, 1024, True), (TGI, 1025, False), (VLLM, 1025, True), (LLAMACPP, 1025, True)],
+)
+def test_a_grammar_is_left_out_where_it_would_begin_anew_within_the_reply(
+    dialect: Dialect, max_tokens: int, sent: bool
+) -> None:
+    call = replace(FULL, max_tokens=max_tokens)
+    without = parameters(call, dialect, constrained=False)
+    assert (parameters(call, dialect) != without) is sent
+
+
+def test_a_reply_that_is_longer_than_its_tokens_can_be_is_given_up() -> None:
+    most = most_chars(4)
+    reply = Reply(PLAIN, max_chars=most)
+    said = event(choices=[{"delta": {"content": "x" * 1024}}])
+    for _ in range(most // 1024):
+        reply.take(said)
+    with pytest.raises(EngineCutOff, match="longer"):
+        reply.take(said)
+
+
+@given(st.integers(1, 10**9))
+def test_no_reply_may_have_more_than_the_absolute_number_of_characters(max_tokens: int) -> None:
+    assert MIN_CHARS <= most_chars(max_tokens) <= MAX_CHARS

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from services.runtime.discovery import Directory, Name, addresses
+from services.runtime.discovery import Directory, addresses
+from services.runtime.settings import EngineSettings
+from services.runtime.urls import Name
 
 
 class Names:
@@ -65,16 +67,49 @@ async def test_the_systems_own_names_are_used() -> None:
     assert "127.0.0.1" in await addresses("localhost", 80)
 
 
-@pytest.mark.parametrize("url", ["dns+https://a:1", "dns+ftp://a", "dns+http://"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "dns+https://a:1",
+        "dns+ftp://a",
+        "dns+http://",
+        "dns+http://pods..svc:80",
+        f"dns+http://{'a' * 64}:80",
+        "dns+http://a:99999",
+        "dns+http://a:80/prefix",
+    ],
+)
 def test_a_name_that_cannot_work_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match=r"dns\+http://"):
         Name.of(url)
 
 
-@pytest.mark.parametrize("urls", [[], ["a:1"], ["ftp://a"]])
+@pytest.mark.parametrize("urls", [[], ["a:1"], ["ftp://a"], ["http://"], ["http://a:b"]])
 def test_what_is_no_url_is_refused(urls: list[str]) -> None:
     with pytest.raises(ValueError, match=r"http://|at least one"):
         Directory(urls)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("dns+http://", "'dns+http://' names no host"),
+        ("http://", "'http://' names no host"),
+        ("dns+http://x:99999", "'dns+http://x:99999' is no address: Port out of range 0-65535"),
+        ("http://a,http://a:b", "'http://a:b' is no address"),
+        ("dns+https://x:80", "begins with dns+http://, not 'dns+https://x:80'"),
+        ("dns+http://pods..svc:80", "'dns+http://pods..svc:80' is no DNS name"),
+        ("a:80", "'a:80' is not an http://, https:// or dns+http:// address"),
+    ],
+)
+def test_a_setting_that_is_no_url_is_told_with_its_name(
+    url: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        EngineSettings.load(["--small-urls", url])
+    said = capsys.readouterr().err
+    assert told in said
+    assert "--small-urls [SKELGRAPH_SMALL_URLS]" in said
 
 
 def test_one_url_in_two_forms_is_one_endpoint() -> None:
