@@ -1,8 +1,8 @@
 """What one server-sent event of a chat completion says: JSON in, a mapping out. Pure.
 
-huggingface_hub's own parser costs about 60 times what this one costs, a token (see
-docs/benchmarks.md), and breaks texts that contain U+2028, U+2029 or U+0085, which JSON leaves as
-they are and it takes for the ends of lines.
+huggingface_hub's own parser costs about 60 times what `orjson.loads` costs, an event (ADR 0017),
+and breaks texts that contain U+2028, U+2029 or U+0085, which JSON leaves as they are and it takes
+for the ends of lines.
 """
 
 from __future__ import annotations

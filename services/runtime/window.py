@@ -1,8 +1,8 @@
 """How many streams an endpoint is given at once: additive increase, multiplicative decrease. Pure.
 
 The same law by which TCP shares a link: each process that uses an endpoint finds its share of what
-the engine takes without asking the others. Where an engine has refused, the window stops short of
-for a while, as an engine's limit, other than a link's, hardly moves: so refusals stay rare.
+the engine takes without asking the others. For a while the window stays below the size at which an
+engine has refused: its limit, unlike a link's, hardly moves. So refusals stay rare.
 """
 
 from __future__ import annotations

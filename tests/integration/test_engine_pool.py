@@ -248,7 +248,8 @@ async def test_overload_is_waited_out_and_refusals_stay_the_exception() -> None:
         texts = await asyncio.gather(*(read(pool.stream(CALL, key=str(n))) for n in range(200)))
         assert texts == ["a"] * 200
         refused = sum(len(engine.calls) for engine in engines) - 200
-        assert refused < 100
+        # Two windows of 16 meet engines that take 4: 24 are refused at once; then hardly any.
+        assert refused < 48
         assert pool.in_flight == 0
 
 
