@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,6 +24,9 @@ from services.gateway.accounts import State
 
 OpenState = Literal["queued", "planning", "decoding", "answered", "drafted", "failed", "cancelled"]
 NodeState = Literal["waiting", "ready", "decoded", "failed", "cancelled"]
+
+#: The largest number a parameter may hold: positions of facts are far below it.
+MAX_NUMBER: Final = 10**17
 
 
 class Given(BaseModel):

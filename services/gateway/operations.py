@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from proto.messages import SkeletonDrafted
 from services.gateway.bodies import (
+    MAX_NUMBER,
     Cancelled,
     NewRequest,
     NewSkeleton,
@@ -87,10 +88,10 @@ _MODEL: Final = Parameter(
 _LIMIT: Final = Parameter(
     name="limit",
     place="query",
-    schema={"type": "integer", "minimum": 1, "maximum": 10**17, "default": 20},
+    schema={"type": "integer", "minimum": 1, "maximum": MAX_NUMBER, "default": 20},
     description="How many at most; never more than 50.",
 )
-_SEQUENCE: Final = {"type": "integer", "minimum": 0, "maximum": 10**17}
+_SEQUENCE: Final = {"type": "integer", "minimum": 0, "maximum": MAX_NUMBER}
 _LAST_EVENT: Final = Parameter(
     name="Last-Event-ID",
     place="header",

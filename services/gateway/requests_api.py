@@ -18,6 +18,7 @@ from proto.messages import RequestFailed, SkeletonDrafted
 from services.gateway import request_view, sse
 from services.gateway.accounts import MAX_RECENT
 from services.gateway.bodies import (
+    MAX_NUMBER,
     AskedRequest,
     Cancelled,
     NewRequest,
@@ -97,12 +98,11 @@ class RequestsApi:
 
     async def events(self, call: Call) -> Response:
         """Answer with the events of a request, from the first one or after the one named."""
-        header = call.http.headers.get("last-event-id") or None
-        after = _number(call, "after", 0, given=header)
+        after = _resumed_after(call)
+        previews = _flag(call, "previews", default=True)
         found = await self._gateway.find(call.caller, call.request)
         if found.state.end and after >= found.state.last_seq:
             return Response(status_code=204)
-        previews = _flag(call, "previews", default=True)
         pieces = self._events(call.request, after, previews=previews)
         stack = AsyncExitStack()
         stack.enter_context(self._counted(call))
@@ -203,12 +203,19 @@ def _flag(call: Call, name: str, *, default: bool) -> bool:
     return default if text is None else text == "true"
 
 
-def _number(
-    call: Call, name: str, default: int, *, given: str | None = None, least: int = 0
-) -> int:
-    text = given if given is not None else call.http.query_params.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit()) or len(text) > 18 or int(text) < least:
-        raise InvalidRequest(f"it is not a number of {least} or more", field=name)
+def _resumed_after(call: Call) -> int:
+    asked = _number(call, "after", 0)
+    header = call.http.headers.get("last-event-id")
+    return _checked_number("Last-Event-ID", header, least=0) if header else asked
+
+
+def _number(call: Call, name: str, default: int, *, least: int = 0) -> int:
+    text = call.http.query_params.get(name)
+    return default if text is None else _checked_number(name, text, least=least)
+
+
+def _checked_number(name: str, text: str, *, least: int) -> int:
+    digits = text.isascii() and text.isdigit() and len(text) <= len(str(MAX_NUMBER))
+    if not digits or not least <= int(text) <= MAX_NUMBER:
+        raise InvalidRequest(f"it is not a number from {least} to {MAX_NUMBER}", field=name)
     return int(text)

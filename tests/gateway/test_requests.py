@@ -84,6 +84,28 @@ async def test_what_is_not_there_is_404_and_a_bad_id_400(site: Site) -> None:
             assert response.json()["error"]["code"]
 
 
+@pytest.mark.parametrize(
+    ("query", "header", "field"),
+    [
+        ("after=x", "", "after"),
+        (f"after={10**17 + 1}", "5", "after"),
+        ("after=5", "-1", "Last-Event-ID"),
+        ("after=5&previews=maybe", "", "previews"),
+    ],
+)
+async def test_every_parameter_of_a_request_that_has_ended_is_checked_too(
+    site: Site, query: str, header: str, field: str
+) -> None:
+    async with site.http() as http:
+        submitted = await http.post("/v1/requests", json={"question": "Why?", "mode": "direct"})
+        request = submitted.json()["id"]
+        await follow(http, request)
+        headers = {"Last-Event-ID": header} if header else {}
+        answer = await http.get(f"/v1/requests/{request}/events?{query}", headers=headers)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == field
+
+
 async def test_the_same_idempotency_key_means_the_same_answer(site: Site) -> None:
     headers = {"Idempotency-Key": "once"}
     async with site.http() as http:
