@@ -42,6 +42,8 @@ Handler = Callable[[Call], Awaitable[Response]]
 
 #: The live page; a folder of static files.
 PAGE: Final = Path(__file__).parent / "page"
+#: All operations lie below.
+API: Final = "/v1"
 #: What pages may send: our own headers, and those of OpenAI's client for JavaScript.
 _CORS_HEADERS: Final = (
     "Authorization",
@@ -124,9 +126,12 @@ def make_app(
 
 
 def _routes(gateway: Gateway, handlers: Mapping[str, Handler]) -> list[BaseRoute]:
-    """Return one route a path: what is not allowed there can say what is."""
+    """Return one route a path: what is not allowed there can say what is.
+
+    They are mounted together, or the page's files would answer for methods that a path lacks.
+    """
     paths = dict.fromkeys(operation.path for operation in OPERATIONS)
-    return [_route(gateway, path, handlers) for path in paths]
+    return [Mount(API, routes=[_route(gateway, path, handlers) for path in paths])]
 
 
 def _route(gateway: Gateway, path: str, handlers: Mapping[str, Handler]) -> Route:
@@ -138,7 +143,7 @@ def _route(gateway: Gateway, path: str, handlers: Mapping[str, Handler]) -> Rout
         metrics.HTTP_REQUESTS.labels(name, str(response.status_code)).inc()
         return response
 
-    return Route(path, endpoint, methods=list(operations))
+    return Route(path.removeprefix(API), endpoint, methods=list(operations))
 
 
 async def _answer(gateway: Gateway, handle: Handler, request: Request) -> Response:

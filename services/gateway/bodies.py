@@ -26,7 +26,7 @@ OpenState = Literal["queued", "planning", "decoding", "answered", "drafted", "fa
 NodeState = Literal["waiting", "ready", "decoded", "failed", "cancelled"]
 
 #: The largest number a parameter may hold: positions of facts are far below it.
-MAX_NUMBER: Final = 10**17
+MAX_NUMBER: Final = 10**18 - 1
 
 
 class Given(BaseModel):

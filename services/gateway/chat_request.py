@@ -45,6 +45,7 @@ _HINTS: Final = frozenset(
     }
 )
 _ROLES: Final = {"developer": "system"}
+_TOOL_ROLES: Final = ("tool", "function")
 _JOINT: Final = "\n\n"
 
 
@@ -99,7 +100,7 @@ def _tidy(place: int, message: object) -> object:
     """Return a message without fields that say nothing, as clients send back what they got."""
     if not isinstance(message, dict):
         return message
-    if message.get("role") in {"tool", "function"}:
+    if any(message.get("role") == one for one in _TOOL_ROLES):
         raise UnsupportedParameter("tools are not supported", field=f"messages.{place}.role")
     kept = {name: value for name, value in message.items() if value not in (None, [])}
     for name in ("tool_calls", "function_call", "audio"):

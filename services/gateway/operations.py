@@ -95,8 +95,8 @@ _SEQUENCE: Final = {"type": "integer", "minimum": 0, "maximum": MAX_NUMBER}
 _LAST_EVENT: Final = Parameter(
     name="Last-Event-ID",
     place="header",
-    schema=_SEQUENCE,
-    description="Facts up to this one are left out; as `after`, and stronger.",
+    schema={"type": "string", "pattern": "^[0-9]{0,18}$"},
+    description="Facts up to this one are left out; as `after`, and stronger. Empty is none.",
 )
 _AFTER: Final = Parameter(
     name="after",

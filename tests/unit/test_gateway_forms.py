@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import stat
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,8 @@ from typing import Any
 import httpx2
 import orjson
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from proto.errors import InvalidRequest, NotConfirmed
 from proto.messages import CancelOutcome, SubmitRequest
@@ -20,7 +23,12 @@ from services.gateway.bodies import NewRequest
 from services.gateway.calls import checked
 from services.gateway.chat_answer import Chunks
 from services.gateway.chat_request import read_chat
-from services.gateway.errors import headers_of, status_of
+from services.gateway.errors import (
+    UnknownParameter,
+    UnsupportedParameter,
+    headers_of,
+    status_of,
+)
 from services.gateway.gateway import Gateway
 from services.gateway.idempotency import request_id
 from services.gateway.keys import Caller, Keys
@@ -29,6 +37,7 @@ from skelgraph import key_commands
 from skelgraph.remote import GatewayUnavailable, RemoteClient
 
 CHAT: dict[str, object] = {"model": "skelgraph", "messages": [{"role": "user", "content": "Why?"}]}
+FIELD = st.sampled_from(["role", "content", "type", "text", "n", "stop", "stream", "skelgraph"])
 ODD = "a\u2028b\u2029c\u0085d"
 
 
@@ -70,6 +79,21 @@ def test_a_bad_stop_is_named_as_it_was_sent(stop: object) -> None:
 def test_what_cuts_an_answer_off_is_part_of_what_a_key_means(other: dict[str, object]) -> None:
     terms = {read_chat({**CHAT, **more}).terms for more in ({}, {"max_tokens": 8999}, other)}
     assert len({request_id("alice", "key", 0, one) for one in terms}) == 3
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(FIELD, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(FIELD, JSON, max_size=4), JSON)
+@example({}, {"role": [None], "content": ""})
+@example({"stop": {}, "n": [1]}, {"role": "user", "content": [{"type": {}}]})
+def test_whatever_is_sent_as_a_chat_is_read_or_refused(body: dict[str, object], one: Any) -> None:
+    with contextlib.suppress(InvalidRequest, UnknownParameter, UnsupportedParameter):
+        read_chat(CHAT | body | {"messages": [one]})
 
 
 def test_what_nats_did_not_confirm_can_be_sent_again() -> None:
