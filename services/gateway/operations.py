@@ -19,6 +19,7 @@ from services.gateway.bodies import (
     RequestView,
 )
 from services.gateway.chat_bodies import ChatCompletion, ChatCompletionRequest, Model, ModelList
+from services.gateway.idempotency import KEY_PATTERN, MAX_KEY_CHARS
 from services.gateway.models import MODELS
 
 Json = dict[str, object]
@@ -113,7 +114,12 @@ _PREVIEWS: Final = Parameter(
 _IDEMPOTENCY: Final = Parameter(
     name="Idempotency-Key",
     place="header",
-    schema={"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    schema={
+        "type": "string",
+        "minLength": 1,
+        "maxLength": MAX_KEY_CHARS,
+        "pattern": KEY_PATTERN,
+    },
     description="The same key and body give the same request, at any gateway.",
 )
 _BODY_ERRORS: Final = (408, 409, 413, 415, 429)

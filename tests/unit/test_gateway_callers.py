@@ -181,7 +181,7 @@ def test_a_key_means_one_request_of_one_owner() -> None:
     assert len({request, *others}) == 4
 
 
-@pytest.mark.parametrize("key", ["", "x" * 256])
-def test_a_key_is_neither_empty_nor_endless(key: str) -> None:
+@pytest.mark.parametrize("key", ["", " ", "x" * 256, "\u00e4", "a\tb", "a\n"])
+def test_a_key_is_neither_empty_nor_endless_nor_odd(key: str) -> None:
     with pytest.raises(InvalidRequest):
         request_id("alice", key)
