@@ -7,12 +7,11 @@ from question to question. Nothing is decoded but the plans. FILE is as for `ben
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -47,7 +46,7 @@ class Plan:
     constrained: bool
     ending: Ending | str = "cut_off"
     shape: ShapeKind | None = None
-    nodes: list[Planned] = dataclasses.field(default_factory=list)
+    nodes: list[Planned] = field(default_factory=list)
     decided: str = ""
     tokens: int = 0
     plan_s: float = 0.0
@@ -76,9 +75,7 @@ def local_engine(model: str, threads: int) -> Iterator[str]:
 
 async def plan(client: EngineClient, question: Question, mode: Mode, *, constrained: bool) -> Plan:
     """Have one plan written and read it as the planner does."""
-    call = plan_call(question.text, mode=mode, max_nodes=MAX_NODES)
-    if not constrained:
-        call = dataclasses.replace(call, grammar=None)
+    call = plan_call(question.text, mode=mode, max_nodes=MAX_NODES, constrained=constrained)
     made, parser, started = Plan(constrained), PlanParser(PlanLimits(MAX_NODES)), time.monotonic()
     stream = client.stream(call)
     try:

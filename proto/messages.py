@@ -18,6 +18,8 @@ Mode = Literal["auto", "direct", "sot", "sgd"]
 ResolvedMode = Literal["direct", "sot", "sgd"]
 Difficulty = Literal["easy", "hard"]
 FinishReason = Literal["stop", "length"]
+#: What a request can be answered without, to find out what it is worth (and see `adaptive`).
+Part = Literal["pipelining", "prefix", "needs", "grammar"]
 
 NodeId = Annotated[int, Field(ge=0, le=999)]
 Attempt = Annotated[int, Field(ge=1)]
@@ -150,6 +152,14 @@ class SubmitRequest(Sent):
         pattern=r"^[A-Za-z0-9_.-]{0,64}$",
         description="whose it is, as a gateway has found out; empty without one",
     )
+    without: tuple[Part, ...] = Field(
+        (),
+        max_length=4,
+        description="for comparisons only: pipelining: no node is released before the plan is"
+        " complete; prefix: nothing is laid out for a prefix cache; needs: nodes depend on"
+        " nothing; grammar: the plan is written free",
+        exclude_if=lambda value: not value,  # services of an older version do not know it
+    )
 
 
 class CancelRequest(Sent):
@@ -185,6 +195,7 @@ class DecodeNode(Passed):
     sampling: Sampling = Sampling()
     deadline_at: float
     avoid_endpoint: str | None = Field(None, description="where the last attempt failed")
+    without: tuple[Part, ...] = Field((), description="as in `SubmitRequest`")
 
 
 class StopWork(Passed):

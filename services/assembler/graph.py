@@ -285,9 +285,14 @@ class Graph:
             return False
         if node == DIRECT_NODE:
             return self.answer_nodes == (DIRECT_NODE,)
-        if self.falls_back or not self._counts(node):
+        if self.falls_back or not self._counts(node) or self._waits_for_the_plan:
             return False
         return self._missing.get(node) == 0
+
+    @property
+    def _waits_for_the_plan(self) -> bool:
+        without = self.accepted.submitted.without if self.accepted else ()
+        return self.plan is None and "pipelining" in without
 
     def _work(self, node: int, attempt: int) -> DecodeNode:
         spec = self.spec(node)
@@ -307,6 +312,7 @@ class Graph:
             sampling=self.accepted.submitted.sampling,
             deadline_at=self.accepted.deadline_at,
             avoid_endpoint=last.endpoint or None if last else None,
+            without=self.accepted.submitted.without,
         )
 
     def _mode(self) -> ResolvedMode:

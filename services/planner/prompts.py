@@ -75,6 +75,7 @@ def plan_call(
     max_nodes: int,
     context: Sequence[Turn] = (),
     done_lines: Sequence[str] = (),
+    constrained: bool = True,
 ) -> ChatCall:
     """Return the call whose reply is the plan of `question`.
 
@@ -85,6 +86,7 @@ def plan_call(
         context: what was said before the question.
         done_lines: lines that are already published, byte for byte. The reply then goes on
             with the next line, without the gate's word.
+        constrained: whether the reply must match the grammar.
     """
     messages = [*_prefix(), ChatMessage("user", as_text(context) + question + _wish(mode))]
     if done_lines:
@@ -93,7 +95,7 @@ def plan_call(
     return ChatCall(
         messages=tuple(messages),
         max_tokens=left * _TOKENS_PER_LINE + _TOKENS_BESIDE,
-        grammar=grammar(mode, max_nodes, len(done_lines)),
+        grammar=grammar(mode, max_nodes, len(done_lines)) if constrained else None,
         repetition_penalty=_REPETITION_PENALTY,
     )
 

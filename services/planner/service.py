@@ -133,8 +133,9 @@ class Draft:
         )
 
     def _publish(self, item: Planned, planned_ms: float) -> None:
-        sot = self.accepted.submitted.mode == "sot"
-        node = without_needs(item.node) if sot else item.node
+        submitted = self.accepted.submitted
+        alone = submitted.mode == "sot" or "needs" in submitted.without
+        node = without_needs(item.node) if alone else item.node
         planned = NodePlanned(
             request=self.accepted.request, node=node, line=item.line, planned_ms=planned_ms
         )
@@ -305,6 +306,7 @@ class Planner:
             max_nodes=submitted.max_nodes,
             context=submitted.context,
             done_lines=tuple(draft.lines),
+            constrained="grammar" not in submitted.without,
         )
         stream = self._engines.stream(
             call, key=draft.accepted.request, avoid=avoid, headers=draft.headers

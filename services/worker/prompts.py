@@ -78,14 +78,16 @@ def _direct(work: DecodeNode) -> tuple[ChatMessage, ...]:
 
 
 def _part(work: DecodeNode) -> tuple[ChatMessage, ...]:
-    asked = _shared(work)
+    rules, asked = _RULES, _shared(work)
+    if "prefix" in work.without:  # what is this node's alone comes first, so nothing is shared
+        rules = f"{_instruction(work.node.id, work.node.summary)}\n{_RULES}"
     turns: list[ChatMessage] = []
     for text in sorted(work.predecessors, key=lambda text: text.id):
         turns.append(ChatMessage("user", asked + _instruction(text.id, text.summary)))
         turns.append(ChatMessage("assistant", text.text))
         asked = ""
     last = ChatMessage("user", asked + _instruction(work.node.id, work.node.summary))
-    return (ChatMessage("system", _RULES), *_EXAMPLE, *turns, last)
+    return (ChatMessage("system", rules), *_EXAMPLE, *turns, last)
 
 
 def _shared(work: DecodeNode) -> str:

@@ -146,6 +146,20 @@ async def test_every_plan_ends_in_a_decision(
         assert all(not node.node.needs for node in planned_nodes(await facts(runtime, "r1")))
 
 
+async def test_needs_and_grammar_can_be_left_out_for_comparisons(
+    runtime: Runtime, services: Services
+) -> None:
+    async with ScriptedEngine(in_turn(saying(PLAN)), dialect="llamacpp") as engine:
+        await services.start("planner", large_urls=engine.url)
+        await submit(runtime, "r1", mode="sgd")
+        await plan_of(runtime)
+        await submit(runtime, "r2", mode="sgd", without=["needs", "grammar"])
+        await plan_of(runtime, "r2")
+        assert ["grammar" in call.body for call in engine.calls] == [True, False]
+    needs = [[n.node.needs for n in planned_nodes(await facts(runtime, r))] for r in ("r1", "r2")]
+    assert needs == [[(), (), (1, 2)], [(), (), ()]]
+
+
 @pytest.mark.parametrize(
     ("body", "code", "field"),
     [
@@ -154,6 +168,7 @@ async def test_every_plan_ends_in_a_decision(
         (b'{"question":"x","mode":"zen"}', "invalid_request", "mode"),
         (b'{"question":"x","max_nodes":"5"}', "invalid_request", "max_nodes"),
         (b'{"question":"x","sampling":{"top_k":1}}', "invalid_request", "sampling.top_k"),
+        (b'{"question":"x","without":["thought"]}', "invalid_request", "without.0"),
         (b"\xff\x00garbage", "invalid_request", None),
         (b'{"question":"' + b"x" * 600_000 + b'"}', "request_too_large", None),
     ],

@@ -64,6 +64,18 @@ def test_a_node_waits_for_all_that_it_needs() -> None:
     assert released(graph) == [(3, 1)]
 
 
+def test_without_pipelining_no_node_is_released_before_the_plan_is_complete() -> None:
+    graph = folded(accepted(without=["pipelining"]), planned(1), planned(2), planned(3, [1]))
+    assert released(graph) == []
+    graph.fold(plan([1, 2, 3]), 9.0)
+    assert released(graph) == [(1, 1), (2, 1)]
+
+
+def test_a_worker_is_told_what_to_do_without() -> None:
+    graph = folded(accepted(without=["prefix", "needs"]), planned(1))
+    assert only(graph).work.without == ("prefix", "needs")
+
+
 def test_released_work_is_self_contained() -> None:
     graph = folded(accepted(), planned(1), planned(2, [1]), decoded(1))
     work = {release.work.node.id: release.work for release in graph.releases()}[2]

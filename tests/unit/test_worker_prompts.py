@@ -42,6 +42,14 @@ def shared(one: ChatCall, other: ChatCall) -> str:
     return first[:same]
 
 
+def test_without_the_prefix_layout_two_nodes_share_nothing_but_their_instructions_beginning() -> (
+    None
+):
+    one, other = (work(n).model_copy(update={"without": ("prefix",)}) for n in (1, 2))
+    assert shared(node_call(one), node_call(other)) == "[Write part "
+    assert len(text_of(node_call(one))) - len(text_of(node_call(work(1)))) < 40
+
+
 TEXTS = (
     NodeText(id=1, summary="Point 1", text="Rent is high."),
     NodeText(id=2, summary="Point 2", text="Teams meet."),
