@@ -2,7 +2,8 @@
 
 `python -m bench.questions FILE` starts a local stack, or uses one that runs. A line of FILE is
 JSON with `question` or `turns` (Vicuna's form: the first turn is asked), and optionally
-`question_id` and `category`. Exit code 1 if any question was not answered.
+`question_id`, `category` and `reference` (an answer known to be right, for judges). Exit code 1 if
+any question was not answered.
 """
 
 from __future__ import annotations
@@ -40,11 +41,12 @@ err = Console(stderr=True, highlight=False)
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A line of the file."""
+    """A line of the file; `reference` is an answer that is known to be right, if there is one."""
 
     id: str
     category: str
     text: str
+    reference: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,10 @@ def read_questions(path: Path) -> list[Question]:
             fields = json.loads(line)
             text = fields["question"] if "question" in fields else fields["turns"][0]
             name = str(fields.get("question_id", number))
-            questions.append(Question(name, str(fields.get("category", "")), str(text)))
+            category, reference = fields.get("category", ""), fields.get("reference") or ""
+            if isinstance(reference, list):  # MT-bench has one a turn
+                reference = reference[0]
+            questions.append(Question(name, str(category), str(text), str(reference)))
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise SystemExit(f"error: {path}, line {number}: no question ({error!r})") from None
     return questions
@@ -79,6 +84,17 @@ async def ask(client: Client, question: Question, **asked: object) -> Result:
         if isinstance(told, END_TYPES):
             return Result(question, told)
     raise RuntimeError("the event log ended before the request")
+
+
+def progress() -> Progress:
+    """Return what shows on stderr how many of how many are done."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=err,
+    )
 
 
 def row(result: Result) -> list[str]:
@@ -173,13 +189,7 @@ def _speed_up(end: AnswerAssembled) -> float:
 
 async def _run(questions: Sequence[Question], where: Where, **asked: object) -> list[Result]:
     results: list[Result] = []
-    shown = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=err,
-    )
+    shown = progress()
     async with reach(where, may_start=True) as session:
         with shown:
             task = shown.add_task("asking", total=len(questions))

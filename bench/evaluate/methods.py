@@ -1,0 +1,82 @@
+"""The methods that are set side by side, as the fields of the request that asks for each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from proto.errors import InvalidRequest
+from services.runtime.client import make_request
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A way to answer.
+
+    Args:
+        name: in records and reports.
+        about: what it is, in a few words.
+        fields: of the request.
+        as_long_as: name of the method whose answer's length is asked for in the question.
+    """
+
+    name: str
+    about: str
+    fields: Mapping[str, object] = field(default_factory=dict)
+    as_long_as: str | None = None
+
+
+#: The method that all others are compared with.
+BASELINE: Final = "direct"
+
+METHODS: Final = (
+    Method("direct", "the large model, plainly", {"mode": "direct"}),
+    Method(
+        "direct-long",
+        "direct, asked for as many words as the answer of sgd has: control for length",
+        {"mode": "direct"},
+        as_long_as="sgd",
+    ),
+    Method("sot", "Skeleton-of-Thought: independent points, large pool", {"mode": "sot"}),
+    Method(
+        "sgd-na", "skeleton graph, every node in the large pool", {"mode": "sgd", "adaptive": False}
+    ),
+    Method("sgd", "skeleton graph, easy nodes in the small pool", {"mode": "sgd"}),
+    Method("auto", "what a user gets: sgd where the gate lets it, else direct", {"mode": "auto"}),
+)
+
+
+def choose(names: Iterable[str], own: Iterable[str] = ()) -> list[Method]:
+    """Return methods by name, and those of `own` (`name={"mode": …}`, the request's fields).
+
+    Raises:
+        InvalidRequest: there is no such method, or a request has no such fields.
+    """
+    mine = [_own(text) for text in own]
+    known = {method.name: method for method in (*METHODS, *mine)}
+    found: dict[str, Method] = {}
+    for name in [*names, *(method.name for method in mine)]:
+        if name not in known:
+            raise InvalidRequest(f"{name!r}; known are {', '.join(known)}", field="method")
+        found[name] = known[name]
+    return list(found.values())
+
+
+def long_question(question: str, words: int) -> str:
+    """Return `question`, asked for an answer of so many words."""
+    return f"{question}\n\nWrite about {words} words."
+
+
+def _own(text: str) -> Method:
+    name, _, fields = text.partition("=")
+    try:
+        read = json.loads(fields)
+    except ValueError:
+        read = None
+    if not name.strip() or not isinstance(read, dict):
+        said = f'{text!r} is not of the form name={{"mode": "sgd"}}'
+        raise InvalidRequest(said, field="own-method")
+    make_request(question="?", **read)
+    return Method(name.strip(), f"own: {fields}", read)
