@@ -11,20 +11,18 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-import httpx2
 import typer
 import uvloop
 from prometheus_client import REGISTRY
 
 from bench.pool_load import FIRST_POINTS, Load, Tally, percentile, spread_of_load
+from bench.simulated_engine.processes import Simulated, simulated_engines
 from services.runtime import logs
 from services.runtime.balance import PoolPolicy
 from services.runtime.calls import EngineLimits
@@ -37,40 +35,13 @@ MAX_TOKENS: Final = 24
 app = typer.Typer(add_completion=False, help=__doc__)
 
 
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """A simulated engine that runs."""
-
-    url: str
-    process: subprocess.Popen[str]
-
-    def control(self, **order: object) -> dict[str, float]:
-        """Tell it what shall go wrong; return its state."""
-        with httpx2.Client(trust_env=False, timeout=10) as http:
-            url = f"{self.url}/control"
-            reply = http.post(url, json=order) if order else http.get(url)
-            state: dict[str, float] = reply.json()
-        return state
-
-
 @contextmanager
-def engines(number: int, time_scale: float) -> Iterator[list[Engine]]:
+def engines(number: int, time_scale: float) -> Iterator[list[Simulated]]:
     """Run simulated engines of `CAPACITY` streams within the block."""
-    with ExitStack() as stack:
-        yield [stack.enter_context(_engine(seed, time_scale)) for seed in range(number)]
-
-
-@contextmanager
-def _engine(seed: int, time_scale: float) -> Iterator[Engine]:
-    flags = ["--profile", PROFILE, "--seed", str(seed), "--time-scale", str(time_scale)]
+    flags = ["--profile", PROFILE, "--time-scale", str(time_scale)]
     flags += ["--max-concurrent-requests", str(CAPACITY), "--median-tokens", str(4 * MAX_TOKENS)]
-    command = [sys.executable, "-m", "bench.simulated_engine", *flags]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            url = process.stdout.readline().strip() if process.stdout else ""
-            yield Engine(url, process)
-        finally:
-            process.kill()
+    with simulated_engines(*([*flags, "--seed", str(seed)] for seed in range(number))) as running:
+        yield running
 
 
 def _counted(name: str) -> float:
@@ -90,7 +61,7 @@ class Run:
 
 
 async def _run(
-    running: Sequence[Engine],
+    running: Sequence[Simulated],
     *,
     callers: int,
     seconds: float,
@@ -116,7 +87,7 @@ async def _run(
     return Run(tally, _hits(running, cache, fault), *counted)
 
 
-def _hits(running: Sequence[Engine], before: Sequence[dict[str, float]], fault: str) -> float:
+def _hits(running: Sequence[Simulated], before: Sequence[dict[str, float]], fault: str) -> float:
     """Return the share of the prompt tokens that were found in the prefix caches."""
     if fault:
         return 0.0
@@ -128,7 +99,7 @@ def _hits(running: Sequence[Engine], before: Sequence[dict[str, float]], fault: 
     return hit / asked if asked else 0.0
 
 
-async def _hurt(engine: Engine, fault: str, after_s: float) -> None:
+async def _hurt(engine: Simulated, fault: str, after_s: float) -> None:
     await asyncio.sleep(after_s)
     if fault == "dies":
         engine.process.kill()

@@ -26,7 +26,7 @@ from proto.messages import AnswerAssembled, RequestFailed
 from proto.names import new_request_id
 from services.planner.gate import depth, width
 from services.runtime import logs
-from services.runtime.client import END_TYPES, Client, Ending, make_request
+from services.runtime.client import Client, Ending, make_request
 from skelgraph.local.config import StackConfig
 from skelgraph.session import Where, reach
 
@@ -80,10 +80,7 @@ async def ask(client: Client, question: Question, **asked: object) -> Result:
     """Ask a question and wait for its end."""
     request = new_request_id()
     await client.submit(make_request(question=question.text, **asked), request)
-    async for told in client.follow(request):
-        if isinstance(told, END_TYPES):
-            return Result(question, told)
-    raise RuntimeError("the event log ended before the request")
+    return Result(question, await client.end_of(request))
 
 
 def progress() -> Progress:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from bench.evaluate.bound import Way
 from proto.errors import InvalidRequest
 from services.runtime.client import make_request
 
@@ -26,6 +27,17 @@ class Method:
     about: str
     fields: Mapping[str, object] = field(default_factory=dict)
     as_long_as: str | None = None
+
+    @property
+    def way(self) -> Way:
+        """How it uses the engines."""
+        without = self.fields.get("without", ())
+        parts = set(without) if isinstance(without, Sequence) else set()
+        return Way(
+            adaptive=self.fields.get("adaptive") is not False and self.fields.get("mode") != "sot",
+            needs="needs" not in parts,
+            pipelined="pipelining" not in parts,
+        )
 
 
 #: The method that all others are compared with.

@@ -76,14 +76,26 @@ def read_run(folder: Path) -> Run:
         raise InvalidRequest(f"{folder} holds no run", field="folder") from None
 
 
-def reach_of(folder: Path, nats_url: str | None, engines: Engines) -> Where:
+def reach_of(folder: Path, nats_url: str | None, engines: Engines, slots: int) -> Where:
     """Return what to ask: the servers named, or a stack of the folder's own.
+
+    Args:
+        folder: of the run.
+        nats_url: servers named; None starts a stack.
+        engines: of the stack.
+        slots: nodes that each of its pools decodes at once.
 
     Raises:
         InvalidRequest: an engine's address is none.
     """
     found = where(nats_url, None, "plain", engines)
-    stack = replace(found.stack, state_dir=folder.resolve() / "stack", env=PATIENT)
+    stack = replace(
+        found.stack,
+        large=replace(found.stack.large, slots=slots),
+        small=replace(found.stack.small, slots=slots),
+        state_dir=folder.resolve() / "stack",
+        env=PATIENT,
+    )
     return replace(found, stack=stack)
 
 

@@ -40,17 +40,53 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A reply to give where `match` occurs in the last message.
+    """A reply to give where `match` occurs in the last message, and `within` in any.
 
     Args:
         match: the text to look for.
-        reply: what to say.
-        tokens: how many tokens it counts; by its text if None.
+        reply: what to say, or its pieces of text, one after the other.
+        tokens: how many tokens it counts, or each of its pieces; by its text if None.
+        within: a text that must occur somewhere in the chat too.
     """
 
     match: str
-    reply: str
-    tokens: int | None = None
+    reply: str | Sequence[str]
+    tokens: int | Sequence[int] | None = None
+    within: str = ""
+
+    def said(self) -> list[str]:
+        """Return the reply's tokens.
+
+        Raises:
+            ValueError: there are not as many numbers of tokens as pieces.
+        """
+        if isinstance(self.reply, str):
+            number = None if isinstance(self.tokens, Sequence) else self.tokens
+            return _fitted(pieces(self.reply), number)
+        counts = self.tokens if isinstance(self.tokens, Sequence) else [None] * len(self.reply)
+        fitted = (_fitted(pieces(t), n) for t, n in zip(self.reply, counts, strict=True))
+        return [token for part in fitted for token in part]
+
+
+class _Replies:
+    """Recorded replies, the first that matches first.
+
+    Few texts are looked for in a chat, however many replies there are: each `within` once.
+    """
+
+    def __init__(self, recorded: Sequence[Recorded]) -> None:
+        self._by_within: dict[str, list[tuple[int, Recorded]]] = {}
+        for place, one in enumerate(recorded):
+            self._by_within.setdefault(one.within, []).append((place, one))
+
+    def find(self, turns: Sequence[Turn]) -> Recorded | None:
+        last, whole = turns[-1].content, "\x00".join(turn.content for turn in turns)
+        found: tuple[int, Recorded] | None = None
+        for within, replies in self._by_within.items():
+            if within in whole:
+                first = next((one for one in replies if one[1].match in last), None)
+                found = min(filter(None, (found, first)), key=lambda one: one[0], default=None)
+        return found[1] if found else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +120,7 @@ class Author:
     ) -> None:
         self._seed = seed
         self._lengths = lengths or LengthLaw()
-        self._recorded = tuple(recorded)
+        self._replies = _Replies(recorded)
         made = Random(f"sentences/{seed}")
         self._sentences = [pieces(_sentence(made)) for _ in range(_SENTENCES)]
 
@@ -96,10 +132,8 @@ class Author:
             seed: of the request.
             most: prose ends after so many tokens, though it may be meant to be longer.
         """
-        last = turns[-1].content
-        for recorded in self._recorded:
-            if recorded.match in last:
-                return _fitted(pieces(recorded.reply), recorded.tokens)
+        if recorded := self._replies.find(turns):
+            return recorded.said()
         random = self.random(turns, seed)
         if plans.asked_for(turns[0].content):
             return pieces(plans.write([turn.content for turn in turns], random))
@@ -120,7 +154,7 @@ class Author:
 
 
 def read_recorded(path: Path) -> list[Recorded]:
-    """Return the replies of a JSONL file with `match`, `reply` and, optionally, `tokens`.
+    """Return the replies of a JSONL file with the fields of `Recorded`.
 
     Raises:
         ValueError: a line is not such an object.
@@ -131,8 +165,10 @@ def read_recorded(path: Path) -> list[Recorded]:
         if not line.strip():
             continue
         try:
-            found.append(Recorded(**json.loads(line)))
-        except TypeError as error:
+            read = Recorded(**json.loads(line))
+            read.said()
+            found.append(read)
+        except (TypeError, ValueError) as error:
             raise ValueError(f"{path}, line {number}: {error}") from None
     return found
 
@@ -143,8 +179,21 @@ def _sentence(random: Random) -> str:
 
 
 def _fitted(found: list[str], tokens: int | None) -> list[str]:
-    """Return the same text in `tokens` tokens, as far as that goes."""
-    if tokens is None or tokens >= len(found):
+    """Return the same text in `tokens` tokens, as far as its characters go."""
+    if tokens is None:
         return found
-    head, tail = found[: tokens - 1], found[tokens - 1 :]
-    return [*head, "".join(tail)]
+    if tokens < len(found):
+        return [*found[: tokens - 1], "".join(found[tokens - 1 :])]
+    while (missing := tokens - len(found)) and any(len(piece) > 1 for piece in found):
+        found = _split(found, missing)
+    return found
+
+
+def _split(found: list[str], most: int) -> list[str]:
+    """Return the pieces with the first `most` of more than one character halved."""
+    halved: list[str] = []
+    for piece in found:
+        middle = len(piece) // 2 if most else 0
+        halved += [piece[:middle], piece[middle:]] if middle else [piece]
+        most -= middle > 0
+    return halved

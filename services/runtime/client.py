@@ -211,6 +211,22 @@ class Client:
                     return
             reading.result()  # the reader has died: say of what
 
+    async def end_of(self, request_id: str) -> Ending:
+        """Return how a request ends, once it does; cheaper than to follow it.
+
+        Raises:
+            InvalidRequest: `request_id` may not stand in a subject.
+            NotProvisioned: there is no event log.
+        """
+        check_request_id(request_id)
+        inbox: asyncio.Queue[StoredFact | Preview | None] = asyncio.Queue()
+        async with self._facts(request_id, inbox) as reading:
+            while isinstance(one := await inbox.get(), StoredFact):
+                if isinstance(one.fact, END_TYPES):
+                    return one.fact
+            reading.result()
+            raise QueueUnavailable("the event log was left before the request ended")
+
     async def cancel(self, request_id: str, reason: str = "") -> CancelOutcome:
         """Cancel a request; returns once its end is stored. To ask twice is as good as once.
 

@@ -75,11 +75,40 @@ def test_a_recorded_reply_may_count_fewer_tokens_than_ours() -> None:
     assert write(author) == "One two three four five six."
 
 
+@given(st.text(min_size=1, max_size=40), st.integers(1, 60))
+def test_a_recorded_reply_has_the_tokens_that_were_counted(text: str, count: int) -> None:
+    said = Recorded("", text, tokens=count).said()
+    assert "".join(said) == text
+    assert len(said) == min(count, len(text))
+
+
+def test_a_reply_in_pieces_has_the_tokens_of_each() -> None:
+    said = Recorded("", ["graph\n", "1. One | easy\n"], tokens=[2, 9]).said()
+    assert "".join(said[:2]) == "graph\n"
+    assert len(said) == 11
+
+
+def test_the_first_reply_whose_texts_both_occur_is_given() -> None:
+    recorded = [
+        Recorded("part 1", "Of the sea.", within="sea"),
+        Recorded("part", "Of the sky.", within="sky"),
+        Recorded("part 1", "Never."),
+        Recorded("part", "Whatever."),
+    ]
+    author = Author(recorded=recorded)
+    asked = Turn("user", "[part 1]")
+    assert write(author, Turn("user", "the sea"), asked) == "Of the sea."
+    assert write(author, Turn("user", "the sky"), asked) == "Of the sky."
+    assert write(author, Turn("user", "the sky and the sea"), asked) == "Of the sea."
+    assert write(author, Turn("user", "the sun"), Turn("user", "part 2")) == "Whatever."
+
+
 def test_a_line_that_is_no_reply_is_named(tmp_path: Path) -> None:
     file = tmp_path / "replies.jsonl"
-    file.write_text('{"match": "a", "reply": "b"}\n{"mark": "c"}\n')
-    with pytest.raises(ValueError, match="line 2"):
-        read_recorded(file)
+    for bad in ('{"mark": "c"}', '{"match": "a", "reply": ["b"], "tokens": [1, 2]}'):
+        file.write_text(f'{{"match": "a", "reply": "b"}}\n{bad}\n')
+        with pytest.raises(ValueError, match="line 2"):
+            read_recorded(file)
 
 
 # --- plans ---

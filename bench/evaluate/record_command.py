@@ -1,21 +1,23 @@
-"""The commands of `python -m bench.evaluate`."""
+"""`record`: answers of several methods side by side."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
+from bench.evaluate.app import app
 from bench.evaluate.methods import METHODS, Method, choose
 from bench.evaluate.recording import Cell, Recorder
 from bench.evaluate.records import Record, Records, records_of
 from bench.evaluate.runs import open_run, reach_of, told
 from bench.questions import Question, err, progress, read_questions
 from proto.messages import RequestFailed
-from services.runtime import logs
 from skelgraph.app import run
+from skelgraph.local.config import SLOTS
 from skelgraph.options import (
     LARGE_MODEL,
     SMALL_MODEL,
@@ -28,17 +30,9 @@ from skelgraph.options import (
 )
 from skelgraph.session import Where, reach
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
-
 Folder = Annotated[Path, typer.Argument(help="of the run: made, or gone on with")]
 Questions = Annotated[Path, typer.Argument(help="questions, a JSON object a line", exists=True)]
 _NAMES: Final = ", ".join(method.name for method in METHODS)
-
-
-@app.callback()
-def main() -> None:
-    """Evaluates the method: record answers, judge them, report, simulate, ablate."""
-    logs.configure("error", "console")
 
 
 @app.command()
@@ -56,6 +50,7 @@ def record(
     max_tokens: Annotated[int | None, typer.Option(help="limit of a node's text, tokens")] = None,
     limit: Annotated[int | None, typer.Option(help="ask only the first so many")] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="requests at once")] = 1,
+    slots: Annotated[int, typer.Option(min=1, help="nodes a pool decodes at once")] = SLOTS,
     nats_url: NatsUrl = None,
     large_url: LargeUrls = None,
     small_url: SmallUrls = None,
@@ -74,14 +69,24 @@ def record(
     async def command() -> int:
         asked, by = read_questions(questions)[:limit], choose(methods.split(","), own_method or ())
         token = open_run(folder, common, told(nats_url, engines)).run
-        where = reach_of(folder, nats_url, engines)
+        where = reach_of(folder, nats_url, engines, slots)
         return await _record(where, folder, token, common, _cells(asked, by), concurrency)
 
     run(command)
 
 
 def _cells(questions: Sequence[Question], methods: Sequence[Method]) -> list[Cell]:
-    return [Cell(question, method) for question in questions for method in methods]
+    """Return what to record: one question of each category, then the second of each, and so on.
+
+    A run that is left early thus has some of each category, by every method.
+    """
+    turn: Counter[str] = Counter()
+    placed = []
+    for question in questions:
+        placed.append((turn[question.category], question))
+        turn[question.category] += 1
+    ordered = [question for _, question in sorted(placed, key=lambda one: one[0])]
+    return [Cell(question, method) for question in ordered for method in methods]
 
 
 async def _record(

@@ -1,0 +1,260 @@
+"""What the evaluation reckons, keeps and repeats."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from random import Random
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.evaluate.bound import Way, bound_s, call_s
+from bench.evaluate.figures import geometric_mean, groups
+from bench.evaluate.lines import InUse, JsonLines
+from bench.evaluate.methods import METHODS, choose
+from bench.evaluate.records import Frozen
+from bench.evaluate.replay import Length, Part, Replay, question_of, replies
+from bench.evaluate.runs import open_run
+from bench.evaluate.simulated_report import ratios
+from bench.evaluate.simulation import Timed
+from bench.questions import read_questions
+from bench.simulated_engine.author import Author, Recorded, Turn
+from bench.simulated_engine.profiles import PROFILES
+from bench.simulated_engine.tokens import pieces
+from proto.errors import InvalidRequest
+from proto.messages import DecodeNode, Mode, NodeText
+from proto.names import Pool
+from services.planner.prompts import plan_call
+from services.runtime.calls import ChatCall
+from services.runtime.client import make_request
+from services.worker.prompts import node_call
+
+PAIR = {Pool.LARGE: PROFILES["llama-70b-4xa100"], Pool.SMALL: PROFILES["llama-8b-1xa100"]}
+SGD = Replay(
+    question="7",
+    category="generic",
+    question_tokens=40,
+    method="sgd",
+    plan=(
+        Part(text="graph\n", tokens=2),
+        Part(text="1. One thing | easy\n", tokens=8),
+        Part(text="2. Another thing | hard\n", tokens=9),
+        Part(text="3. Both of them | hard | needs 1,2\n", tokens=14),
+        Part(text="end", tokens=1),
+    ),
+    nodes=(
+        Length(node=1, tokens=90, finish="stop"),
+        Length(node=2, tokens=80, finish="stop"),
+        Length(node=3, tokens=110, finish="length"),
+    ),
+)
+DIRECT = Replay(
+    question="7",
+    category="generic",
+    question_tokens=40,
+    method="direct",
+    nodes=(Length(node=0, tokens=400, finish="stop"),),
+)
+
+
+# --- files ---
+
+
+class Numbered(Frozen):
+    number: int
+
+
+def lines_at(folder: Path) -> JsonLines[Numbered]:
+    return JsonLines(folder / "numbers.jsonl", Numbered)
+
+
+@given(st.integers(0, 200))
+def test_whatever_of_a_file_a_kill_leaves_is_read_and_gone_on_with(cut: int) -> None:
+    with TemporaryDirectory() as name:
+        file = lines_at(Path(name))
+        with file.adding() as adder:
+            for number in range(10):
+                adder.add(Numbered(number=number))
+        file.path.write_bytes(file.path.read_bytes()[:cut])
+        left = file.read()
+        assert [one.number for one in left] == list(range(len(left)))
+        with file.adding() as adder:
+            adder.add(Numbered(number=len(left)))
+        assert [one.number for one in file.read()] == list(range(len(left) + 1))
+
+
+def test_a_line_that_is_none_is_named_with_its_field(tmp_path: Path) -> None:
+    file = lines_at(tmp_path)
+    file.path.write_text('{"number": 1}\n{"number": "x"}\n')
+    with pytest.raises(InvalidRequest, match="line 2") as caught:
+        file.read()
+    assert caught.value.field == "number"
+
+
+def test_two_processes_do_not_write_to_one_file(tmp_path: Path) -> None:
+    with lines_at(tmp_path).adding(), pytest.raises(InUse), lines_at(tmp_path).adding():
+        pass
+
+
+def test_a_folder_is_gone_on_with_only_as_it_was_begun(tmp_path: Path) -> None:
+    first = open_run(tmp_path, {}, {"large": "a"})
+    assert open_run(tmp_path, {}, {"large": "a"}) == first
+    with pytest.raises(InvalidRequest, match="another folder") as caught:
+        open_run(tmp_path, {}, {"large": "b"})
+    assert caught.value.field == "engines"
+
+
+def test_a_question_may_carry_a_reference(tmp_path: Path) -> None:
+    file = tmp_path / "q.jsonl"
+    file.write_text(
+        '{"question": "2+2?", "reference": "4"}\n{"turns": ["a"], "reference": ["b"]}\n'
+    )
+    assert [one.reference for one in read_questions(file)] == ["4", "b"]
+
+
+# --- methods ---
+
+
+def test_every_method_is_a_request_that_services_take() -> None:
+    for method in METHODS:
+        make_request(question="?", **method.fields)
+
+
+@pytest.mark.parametrize("own", ["x", "x=", "x=[]", 'x={"moed": "sgd"}', '={"mode": "sgd"}'])
+def test_a_method_of_ones_own_is_checked_before_anything_runs(own: str) -> None:
+    with pytest.raises(InvalidRequest):
+        choose([], [own])
+
+
+def test_a_method_of_ones_own_is_the_fields_of_its_request() -> None:
+    (mine,) = choose([], ['mine={"mode": "sgd", "max_nodes": 4, "adaptive": false}'])
+    assert mine.fields["max_nodes"] == 4
+    assert not mine.way.adaptive
+
+
+def test_an_unknown_method_is_named() -> None:
+    with pytest.raises(InvalidRequest, match="sgdd"):
+        choose(["sgdd"])
+
+
+# --- figures ---
+
+
+@given(st.lists(st.floats(0.01, 100), min_size=1))
+def test_the_geometric_mean_of_inverses_is_the_inverse(values: list[float]) -> None:
+    inverse = geometric_mean(1 / value for value in values)
+    assert math.isclose(geometric_mean(values) * inverse, 1.0, rel_tol=1e-9)
+
+
+def test_the_geometric_mean_of_nothing_is_none() -> None:
+    assert math.isnan(geometric_mean([]))
+
+
+def test_questions_that_suit_stand_before_the_others_and_all_at_the_end() -> None:
+    names = [name for name, _ in groups(["math", "knowledge", "generic"], str)]
+    both = ["**those that suit**", "**the others**"]
+    assert names == ["generic", "knowledge", "math", *both, "**all**"]
+
+
+def timed(method: str, wall_ms: float, tokens: int) -> Timed:
+    return Timed(
+        question="7",
+        category="generic",
+        method=method,
+        concurrency=1,
+        mode="sgd",
+        as_recorded=True,
+        wall_ms=wall_ms,
+        plan_ms=0,
+        engine_ms=0,
+        overhead_ms=0,
+        answer_tokens=tokens,
+        generated_tokens=tokens,
+        prompt_tokens=0,
+        cached_tokens=0,
+        nodes=1,
+    )
+
+
+def test_a_longer_answer_in_less_time_gains_more_tokens_a_second_than_latency() -> None:
+    both = [timed("direct", 1000, 100), timed("sgd", 500, 150)]
+    (ratio,) = ratios(both, "sgd", 1, {"7": 2.5})
+    assert (ratio.latency, ratio.speed, ratio.bound) == pytest.approx((2.0, 3.0, 2.5))
+
+
+# --- bound ---
+
+
+def test_the_bound_of_direct_is_its_own_call() -> None:
+    assert bound_s(DIRECT, PAIR, Way()) == call_s(PAIR[Pool.LARGE], 40, 400)
+
+
+def test_the_bound_is_the_longest_of_plan_and_chain() -> None:
+    large = PAIR[Pool.LARGE]
+    na = bound_s(SGD, PAIR, Way(adaptive=False))
+    second = call_s(large, 40, 2 + 8 + 9) + call_s(large, 40 + 34, 80)
+    first = call_s(large, 40, 2 + 8) + call_s(large, 40 + 34, 90)
+    assert na == max(first, second) + call_s(large, 40 + 34 + 170, 110)
+
+
+def test_each_lever_makes_the_bound_better() -> None:
+    best = bound_s(SGD, PAIR, Way(planner=Pool.SMALL, needs=False))
+    usual = bound_s(SGD, PAIR, Way())
+    assert best < bound_s(SGD, PAIR, Way(needs=False)) < usual
+    assert usual <= bound_s(SGD, PAIR, Way(adaptive=False))
+    assert usual < bound_s(SGD, PAIR, Way(pipelined=False))
+
+
+# --- replay ---
+
+
+def said(call: ChatCall, author: Author) -> list[str]:
+    turns = [Turn(message.role, message.content) for message in call.messages]
+    return author.write(turns, None, 9999)
+
+
+def test_every_call_of_a_replayed_question_gets_what_was_recorded() -> None:
+    lines = [*replies(DIRECT), *replies(SGD, 400)]
+    author = Author(recorded=[Recorded(**line) for line in lines])  # type: ignore[arg-type]
+    question = question_of(SGD, "abc123")
+    modes: tuple[Mode, ...] = ("auto", "sgd", "sot")
+    for mode in modes:
+        plan = said(plan_call(question, mode=mode, max_nodes=12), author)
+        assert "".join(plan) == "".join(part.text for part in SGD.plan)
+        assert len(plan) == 34
+    texts: list[NodeText] = []
+    for planned, length in zip(SGD.planned(), SGD.nodes, strict=True):
+        node = planned.node
+        work = decode_node(question, planned.node.id, tuple(t for t in texts if t.id in node.needs))
+        text = said(node_call(work), author)
+        assert len(text) == length.tokens
+        texts.append(NodeText(id=node.id, summary=node.summary, text="".join(text)))
+    assert len(said(node_call(decode_node(question, 0, ())), author)) == 400
+
+
+def decode_node(question: str, node: int, texts: tuple[NodeText, ...]) -> DecodeNode:
+    specs = {planned.node.id: planned.node for planned in SGD.planned()}
+    spec = specs.get(node) or specs[1].model_copy(update={"id": 0})
+    return DecodeNode(
+        request="r",
+        node=spec,
+        attempt=1,
+        pool=Pool.LARGE,
+        mode="sgd",
+        question=question,
+        skeleton=SGD.lines if node else (),
+        predecessors=texts,
+        deadline_at=0,
+    )
+
+
+@given(st.integers(20, 300))
+def test_a_replayed_question_is_as_long_as_the_real_one(tokens: int) -> None:
+    replay = SGD.model_copy(update={"question_tokens": tokens})
+    head = f"{Random(tokens).getrandbits(24):06x}"
+    question = question_of(replay, head)
+    assert replay.mark in question
+    assert len(pieces(question)) == max(tokens, len(pieces(f"{head} {replay.mark}")))
