@@ -12,6 +12,7 @@ from services.assembler.graph import RetryPolicy
 from services.assembler.ledger import Ledger
 from services.assembler.partition import DRAIN_S, Partition
 from services.assembler.service import Commands, LetterCommands
+from services.runtime import tracing
 from services.runtime.clock import ServerClock
 from services.runtime.facts import EventLog
 from services.runtime.lifecycle import Process, run
@@ -49,6 +50,7 @@ async def serve(process: Process) -> None:
     await responder.answer(ANY_LETTER, LetterCommands(ledger).handle)
     clock = ServerClock()
     await clock.sync(connection)
+    tracing.use_clock(clock.now)
     policy = RetryPolicy(settings.max_attempts, settings.escalate_after, settings.backoff_s)
     partitions = [
         Partition(number, ledger, policy, marks, clock, process.fail)

@@ -30,7 +30,8 @@ from proto.names import PIN_GROUP, Stream, partition_consumer
 from services.assembler.answer import end_of, failure
 from services.assembler.graph import Graph, Release, RetryPolicy
 from services.assembler.ledger import Ledger
-from services.runtime import metrics
+from services.assembler.spans import tell
+from services.runtime import metrics, tracing
 from services.runtime.clock import ServerClock
 from services.runtime.pull import ConsumerPull, Delivery
 from services.runtime.work import Marks
@@ -191,7 +192,8 @@ class Partition:
         keep = False
         try:
             fact = decode_fact(delivery.data)
-            keep = await self._take(delivery, fact)
+            with tracing.within(fact.request, delivery.headers):
+                keep = await self._take(delivery, fact)
             if not keep:
                 await delivery.ack()
         except MalformedMessage as error:
@@ -208,14 +210,14 @@ class Partition:
         """Fold a fact and store what follows; return whether its event is held further."""
         if fact.request in self._ended and not isinstance(fact, NodeFailed):
             return False  # a failure may want a letter that an earlier owner has not stored
-        open_request = self._open_request(fact)
+        open_request = self._open_request(fact, delivery)
         if open_request is None:
             return False
         async with open_request.lock:
             await self._recover(open_request, delivery, fact)
             new = open_request.graph.fold(fact, delivery.stored_at)
             if new and isinstance(fact, AnswerAssembled | SkeletonDrafted | RequestFailed):
-                _report_end(fact)
+                _report_end(fact, delivery, open_request.graph)
             self._clock.saw(delivery.stored_at)
             open_request.headers = delivery.trace or open_request.headers
             before = set(open_request.effects)
@@ -228,11 +230,11 @@ class Partition:
             return False
         return self._hold_accepted(open_request, delivery, fact)
 
-    def _open_request(self, fact: Fact) -> OpenRequest | None:
+    def _open_request(self, fact: Fact, delivery: Delivery) -> OpenRequest | None:
         known = self._open.get(fact.request)
         if known is None and isinstance(fact, AnswerAssembled | SkeletonDrafted | RequestFailed):
             self._remember(fact.request)  # ended before it was accepted, or before our time
-            _report_end(fact)
+            _report_end(fact, delivery, None)
             return None
         if known is None:
             known = self._open[fact.request] = OpenRequest(Graph(fact.request, self._policy))
@@ -372,7 +374,8 @@ async def _all_stored(effects: set[asyncio.Task[None]], open_request: OpenReques
             effect.result()
 
 
-def _report_end(end: End) -> None:
+def _report_end(end: End, delivery: Delivery, graph: Graph | None) -> None:
+    tell(end, delivery.stored_at, delivery.headers, graph)
     match end:
         case AnswerAssembled():
             metrics.REQUESTS_ENDED.labels("answered").inc()

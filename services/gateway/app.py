@@ -19,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from proto.errors import SkelgraphError
+from proto.names import Header
 from services.gateway import openapi
 from services.gateway.calls import REQUEST_ID, Call, ClientGone, json_response
 from services.gateway.chat_api import ChatApi
@@ -34,7 +35,7 @@ from services.gateway.gateway import Gateway
 from services.gateway.operations import OPERATIONS
 from services.gateway.rates import rate_headers
 from services.gateway.requests_api import RequestsApi
-from services.runtime import metrics
+from services.runtime import metrics, tracing
 
 log = structlog.get_logger()
 
@@ -113,7 +114,7 @@ def make_app(
     routes.append(Route("/openapi.json", _openapi))
     if PAGE.is_dir():
         routes.append(Mount("/", _Page(directory=PAGE, html=True)))
-    middleware = [Middleware(_Headers)]
+    middleware = [Middleware(_Traced), Middleware(_Headers)]
     if own_names_only:
         middleware.append(Middleware(_OwnNames))
     if cors_origins:
@@ -139,6 +140,9 @@ def _route(gateway: Gateway, path: str, handlers: Mapping[str, Handler]) -> Rout
 
     async def endpoint(request: Request) -> Response:
         name = operations["GET" if request.method == "HEAD" else request.method]
+        span = tracing.current()
+        span.rename(f"{request.method} {path}")
+        span.put({"http.route": path, "skelgraph.operation": name})
         response = await _answer(gateway, handlers[name], request)
         metrics.HTTP_REQUESTS.labels(name, str(response.status_code)).inc()
         return response
@@ -190,6 +194,34 @@ class _Page(StaticFiles):
         response = await super().get_response(path, scope)
         response.headers.setdefault("Cache-Control", "no-cache")
         return response
+
+
+class _Traced:
+    """Makes a call of the API a span, to the end of its answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not tracing.is_on() or scope["type"] != "http" or not scope["path"].startswith(API):
+            await self._app(scope, receive, send)
+            return
+        headers = Request(scope).headers
+        with tracing.serving(scope["method"], headers.get(Header.TRACEPARENT, "")) as span:
+            span.put({"http.request.method": scope["method"], "url.scheme": scope["scheme"]})
+
+            async def send_and_note(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    _note_status(span, message["status"])
+                await send(message)
+
+            await self._app(scope, receive, send_and_note)
+
+
+def _note_status(span: tracing.NoSpan, status: int) -> None:
+    span.put({"http.response.status_code": status})
+    if status >= 500:
+        span.fail(str(status))
 
 
 class _Headers:

@@ -24,6 +24,7 @@ from services.gateway.errors import (
 from services.gateway.gateway import Limits
 from services.gateway.keys import Caller
 from services.gateway.sse import until_gone
+from services.runtime import tracing
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -75,6 +76,7 @@ class Call:
     def means(self, request: str) -> None:
         """Note the request that this call means: its answer names it, an error too."""
         setattr(self.http.state, REQUEST_ID, request)
+        tracing.current().note(request=request)
 
     async def json(self) -> Json:
         """Return the body, an object.

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from proto.names import PLANNER_CONSUMER, Pool, Stream
 from services.planner.admission import Admission, AdmissionLimits
 from services.planner.service import Planner
+from services.runtime import tracing
 from services.runtime.clock import ServerClock
 from services.runtime.facts import EventLog
 from services.runtime.lifecycle import Process, run
@@ -56,6 +57,7 @@ async def serve(process: Process) -> None:
     events = EventLog(connection, publisher, settings.partitions)
     clock = ServerClock()
     await clock.sync(connection)
+    tracing.use_clock(clock.now)
     stops = Stops(events, look_every_s=settings.ack_wait_s * MARK_SHARE, clock=clock)
     await stops.listen(connection)
     process.spawn(stops.look(), "look for ends")

@@ -41,7 +41,7 @@ from services.planner.admission import Admission
 from services.planner.gate import Ending, decide, without_needs
 from services.planner.parser import PlanItem, PlanLimits, Planned, PlanParser, Shape, ShapeKind
 from services.planner.prompts import plan_call
-from services.runtime import metrics
+from services.runtime import metrics, tracing
 from services.runtime.endpoints import EnginePool
 from services.runtime.engine import EngineStream
 from services.runtime.facts import EventLog
@@ -175,7 +175,10 @@ class Planner:
         """Take a request up, plan it, and store that its plan is complete."""
         delivery = job.delivery
         request, headers = request_of(delivery.subject), delivery.trace
-        with structlog.contextvars.bound_contextvars(request=request):
+        with (
+            structlog.contextvars.bound_contextvars(request=request),
+            tracing.handling("plan", job, request),
+        ):
             if not _may_name_facts(request):
                 return
             try:
@@ -247,6 +250,7 @@ class Planner:
             return
         await draft.stored()
         await self._events.append(plan, headers=draft.headers)
+        tracing.current().note(mode=plan.mode, reason=plan.reason, nodes=len(plan.nodes))
         metrics.PLAN_S.labels(plan.mode).observe(plan.plan_ms / 1000)
         metrics.PLANNED_NODES.labels(plan.mode).observe(len(plan.nodes))
         metrics.count_tokens(
@@ -327,6 +331,7 @@ class Planner:
 
     async def _refuse(self, request: str, error: SkelgraphError, headers: dict[str, str]) -> None:
         end = RequestFailed(request=request, error=ErrorInfo.of(error))
+        tracing.current().fail(error.code)
         await self._events.append(end, headers=headers)
         log.warning("request_refused", code=error.code, error=error.message)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -43,6 +42,7 @@ from proto.messages import (
     SubmitRequest,
 )
 from proto.names import Header, Stream, Subjects, check_request_id
+from services.runtime import tracing
 from services.runtime.connection import ApiError, Connection
 from services.runtime.direct import READ_TIMEOUT_S
 from services.runtime.fact_reader import FactReader
@@ -114,11 +114,6 @@ def make_request(**fields: object) -> SubmitRequest:
     return decode(SubmitRequest, data)
 
 
-def new_traceparent() -> str:
-    """Return the W3C Trace Context of a new, sampled trace."""
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
-
-
 class Client:
     """Speaks to the services over an open connection.
 
@@ -167,13 +162,15 @@ class Client:
         check_request_id(request_id)
         data = encode(request)
         _check_size(data)
-        headers = {Header.TRACEPARENT.value: traceparent or new_traceparent()}
-        try:
-            outcome = await self._publisher.publish(
-                Subjects.request(request_id), data, headers=headers, timeout_s=timeout_s
-            )
-        except NotConfirmed as error:
-            outcome = await self._found(request_id, error)
+        given = tracing.traceparent() or traceparent
+        headers = {Header.TRACEPARENT.value: given or tracing.own_traceparent(request_id)}
+        with tracing.submitting(request_id, headers):
+            try:
+                outcome = await self._publisher.publish(
+                    Subjects.request(request_id), data, headers=headers, timeout_s=timeout_s
+                )
+            except NotConfirmed as error:
+                outcome = await self._found(request_id, error)
         log.info("request_submitted", request=request_id, new=outcome is Outcome.STORED)
         return request_id
 

@@ -22,7 +22,7 @@ from proto.errors import (
     EngineTimedOut,
     PromptTooLong,
 )
-from services.runtime import events
+from services.runtime import call_span, events
 from services.runtime.calls import (
     ChatCall,
     ChatMessage,
@@ -40,6 +40,7 @@ from services.runtime.dialects import can_constrain, parameters
 from services.runtime.engine_errors import FAULTS, Refused, explain
 from services.runtime.engine_link import EngineLink
 from services.runtime.reply import Piece, Reply, most_chars
+from services.runtime.tracing import NOTHING, NoSpan
 
 __all__ = [
     "ChatCall",
@@ -103,6 +104,8 @@ class ChatStream:
         self._limit: Limit | None = None
         self._failure: EngineError | None = None
         self._completion: Completion | None = None
+        self._provider = ""
+        self._span: NoSpan = NOTHING
 
     @property
     def completion(self) -> Completion:
@@ -117,6 +120,7 @@ class ChatStream:
             self._since = self.started_at
         if self._watcher:
             self._watcher.started(self.started_at)
+        self._span = call_span.begin()
         try:
             await self._begin()
         except BaseException:
@@ -172,8 +176,9 @@ class ChatStream:
     async def _open(self) -> None:
         client = self._client
         dialect = await client.dialect()
+        self._provider = dialect.name
         self._reply = Reply(dialect, max_chars=most_chars(self._call.max_tokens))
-        self._hub = client.wire.hub(self._headers)
+        self._hub = client.wire.hub(self._span.headers(self._headers))
         constrained = self._constrained and can_constrain(self._call, dialect)
         self._constrained = constrained
         sent = parameters(self._call, dialect, model=client.model, constrained=constrained)
@@ -276,6 +281,21 @@ class ChatStream:
         finally:
             if watcher:
                 watcher.ended(self._went())
+            self._tell_span()
+
+    def _tell_span(self) -> None:
+        span, self._span = self._span, NOTHING
+        if span is not NOTHING:
+            client = self._client
+            call_span.end(
+                span,
+                self._call,
+                self._went(),
+                self._completion,
+                url=client.url,
+                model=client.model or client.served_model,
+                provider=self._provider,
+            )
 
     async def _hang_up(self) -> None:
         """Close the connection; the engine stops decoding when it sees that."""

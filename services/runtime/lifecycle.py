@@ -14,7 +14,7 @@ import structlog
 import uvloop
 
 from proto.errors import AddressUnavailable, NotProvisioned, QueueUnavailable, SkelgraphError
-from services.runtime import logs
+from services.runtime import logs, tracing
 from services.runtime.connection import Connection
 from services.runtime.health import HealthServer
 from services.runtime.settings import ServiceSettings
@@ -37,7 +37,7 @@ class Process:
     def __init__(self, name: str, settings: ServiceSettings) -> None:
         self.name = name
         #: Names this replica in facts and logs.
-        self.replica = f"{name}-{socket.gethostname()}-{os.getpid()}"
+        self.replica = replica_of(name)
         self.settings = settings
         self.stopping = asyncio.Event()
         self.failure: BaseException | None = None
@@ -119,6 +119,11 @@ class Process:
             self.fail(error)
 
 
+def replica_of(name: str) -> str:
+    """Return the name of this process, among all of its service."""
+    return f"{name}-{socket.gethostname()}-{os.getpid()}"
+
+
 def run(name: str, settings: ServiceSettings, serve: Callable[[Process], Awaitable[None]]) -> int:
     """Run a service until SIGTERM or SIGINT and return its exit code.
 
@@ -129,10 +134,17 @@ def run(name: str, settings: ServiceSettings, serve: Callable[[Process], Awaitab
     """
     logs.configure(settings.log_level, settings.log_format, service=name)
     try:
+        tracing.start(name, replica_of(name))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    try:
         return uvloop.run(_run(name, settings, serve))
     except AddressUnavailable as error:
         print(f"error: {error.message}", file=sys.stderr)
         return 1
+    finally:
+        tracing.stop()
 
 
 async def _run(

@@ -8,6 +8,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from proto.names import Band, Pool, Stream, node_consumer
+from services.runtime import tracing
 from services.runtime.clock import ServerClock
 from services.runtime.facts import EventLog
 from services.runtime.lifecycle import Process, run
@@ -42,6 +43,7 @@ async def serve(process: Process) -> None:
     events = EventLog(connection, publisher, settings.partitions)
     clock = ServerClock()
     await clock.sync(connection)
+    tracing.use_clock(clock.now)
     stops = Stops(events, look_every_s=settings.ack_wait_s * MARK_SHARE, clock=clock)
     await stops.listen(connection)
     process.spawn(stops.look(), "look for ends")

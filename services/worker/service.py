@@ -31,7 +31,7 @@ from proto.messages import (
     TokensDecoded,
 )
 from proto.names import Pool, Subjects
-from services.runtime import metrics
+from services.runtime import metrics, tracing
 from services.runtime.clock import ServerClock
 from services.runtime.connection import Connection
 from services.runtime.endpoints import EnginePool
@@ -83,8 +83,19 @@ class Worker:
             log.error("work_unreadable", subject=delivery.subject, error=error.message)  # noqa: TRY400
             await self._events.append(self._unreadable(delivery.subject, error), headers=headers)
             return
-        with structlog.contextvars.bound_contextvars(
-            request=work.request, node=work.node.id, attempt=work.attempt
+        with (
+            structlog.contextvars.bound_contextvars(
+                request=work.request, node=work.node.id, attempt=work.attempt
+            ),
+            tracing.handling(
+                "attempt",
+                job,
+                work.request,
+                node=work.node.id,
+                attempt=work.attempt,
+                pool=work.pool,
+                difficulty=work.node.difficulty,
+            ),
         ):
             await self._attempt(work, job, headers)
 
@@ -107,6 +118,7 @@ class Worker:
             )
             await self._done(work, decoded, headers)
         except (Cancelled, DeadlineExceeded) as error:
+            tracing.current().note(stopped=error.code)
             log.info("node_stopped", code=error.code)
         except (EngineError, WorkerLost, MessageTooLarge) as error:
             if job.lapsed:  # the attempt is somebody else's now, and not ours to fail
@@ -178,6 +190,7 @@ class Worker:
         self, work: DecodeNode, error: SkelgraphError, endpoint: str, headers: dict[str, str]
     ) -> None:
         info = ErrorInfo.of(error)
+        tracing.current().fail(error.code)
         log.warning("node_failed", code=error.code, error=error.message, endpoint=endpoint)
         metrics.NODE_FAILURES.labels(work.pool, error.code).inc()
         failed = NodeFailed(
