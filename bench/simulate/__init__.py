@@ -1,0 +1,1 @@
+"""Scheduling policies in a discrete-event simulation, and against the real services."""

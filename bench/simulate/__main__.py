@@ -1,0 +1,124 @@
+"""`python -m bench.simulate`: scheduling policies side by side, as Markdown tables."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Final
+
+from bench.simulate.figures import Figures
+from bench.simulate.policies import DIRECT, POLICIES, Policy
+from bench.simulate.study import SCENARIOS, Scenario, capacity, run, table, with_small_cards
+from bench.simulate.work import Question, drawn, read_recording
+from bench.simulate.world import Deployment
+from bench.simulated_engine.profiles import PROFILES
+
+_QUESTIONS: Final = 200
+_MORE_CARDS: Final = "direct, with the small pool's cards"
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the flags."""
+    found = argparse.ArgumentParser(
+        prog="python -m bench.simulate",
+        description="Scheduling policies side by side in a discrete-event simulation.",
+    )
+    add = found.add_argument
+    add("--recording", type=Path, help="JSONL of plans and lengths; drawn ones if not given")
+    add("--large", choices=sorted(PROFILES), default="llama-70b-4xa100")
+    add("--small", choices=sorted(PROFILES), default="llama-8b-1xa100")
+    add("--endpoints", type=int, nargs=2, default=(4, 4), metavar=("LARGE", "SMALL"))
+    add("--slots", type=int, default=8, help="nodes an endpoint decodes at once")
+    add("--seeds", type=int, default=3)
+    add("--requests", type=int, default=300, help="of each run")
+    add("--loads", type=float, nargs="+", help="instead of the scenarios: Poisson at these loads")
+    add("--policies", nargs="+", help="only those whose names contain one of these")
+    add("--report", type=Path, help="Markdown file to write, beside standard output")
+    return found
+
+
+def lines(args: argparse.Namespace) -> Iterator[str]:
+    """Yield the report line by line, as it comes about."""
+    deployment = Deployment(
+        large=PROFILES[args.large],
+        small=PROFILES[args.small],
+        large_endpoints=args.endpoints[0],
+        small_endpoints=args.endpoints[1],
+        slots=args.slots,
+        planner_slots=max(8, args.endpoints[0] * args.slots // 2),
+    )
+    questions = _questions(args)
+    most = capacity(deployment, questions)
+    yield (
+        f"{args.endpoints[0]} × {args.large}, {args.endpoints[1]} × {args.small},"
+        f" {args.slots} slots an endpoint; {len(questions)} questions {_source(args)};"
+        f" {args.seeds} seeds of {args.requests} requests; load 1 is {most:.2f} requests/s;"
+        " ± is the 95 % confidence of the mean over seeds."
+    )
+    for scenario in _scenarios(args):
+        yield ""
+        yield f"### {scenario.title.capitalize()}"
+        yield ""
+        yield from _compared(deployment, scenario, questions, most, args)
+
+
+def _compared(
+    deployment: Deployment,
+    scenario: Scenario,
+    questions: Sequence[Question],
+    most: float,
+    args: argparse.Namespace,
+) -> list[str]:
+    def of(deployment: Deployment, policy: Policy) -> list[Figures]:
+        rate = scenario.load * most
+        return [
+            run(deployment, policy, scenario, questions, rate, seed) for seed in range(args.seeds)
+        ]
+
+    rows = [(DIRECT.name, of(deployment, DIRECT))]
+    if scenario.adaptive:
+        rows.append((_MORE_CARDS, of(with_small_cards(deployment), DIRECT)))
+    rows += [(one.name, of(deployment, one)) for one in _policies(args)]
+    tenants = [name for name, _ in scenario.tenants if name]
+    return table(rows, tenants)
+
+
+def _questions(args: argparse.Namespace) -> list[Question]:
+    if args.recording:
+        return read_recording(args.recording)
+    return drawn(Random("questions"), _QUESTIONS)
+
+
+def _source(args: argparse.Namespace) -> str:
+    return f"recorded in {args.recording.name}" if args.recording else "drawn"
+
+
+def _scenarios(args: argparse.Namespace) -> list[Scenario]:
+    if args.loads:
+        return [Scenario(load=load, count=args.requests) for load in args.loads]
+    return [replace(scenario, count=args.requests) for scenario in SCENARIOS]
+
+
+def _policies(args: argparse.Namespace) -> list[Policy]:
+    wanted = args.policies or [""]
+    return [one for one in POLICIES[1:] if any(part in one.name for part in wanted)]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Simulate, print the report and, if asked, write it."""
+    args = parser().parse_args(argv)
+    said = []
+    for line in lines(args):
+        print(line, flush=True)
+        said.append(line)
+    if args.report:
+        args.report.write_text("\n".join(said) + "\n", "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

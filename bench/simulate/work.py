@@ -1,0 +1,207 @@
+"""What is asked in a simulation: plans and lengths, drawn or recorded, and when they come; pure.
+
+A recording is a JSONL file, one question a line:
+`{"id": "1", "shape": "graph", "direct_tokens": 420, "nodes": [{"id": 1, "needs": [],
+"difficulty": "easy", "line_tokens": 11, "tokens": 92}, …]}`; `shape` is the gate's word.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Final, Literal
+
+Shape = Literal["direct", "list", "graph"]
+Arrivals = Literal["poisson", "bursty"]
+
+#: Tokens of the gate's word, and of the plan's end line.
+WORD_TOKENS: Final = 1
+END_TOKENS: Final = 2
+
+#: The drawn population, after the runs in docs/benchmarks.md (25 questions, 0.5B): 11 of 25
+#: direct, 9 of 14 plans without dependencies, 4 to 10 nodes, mostly 5.
+_DIRECT_SHARE: Final = 0.44
+_LIST_SHARE: Final = 0.64
+_NODES: Final = (4, 5, 5, 5, 5, 6, 6, 8, 10)
+_EASY_SHARE: Final = 0.6
+_NEEDY_SHARE: Final = 0.5
+_LINE_TOKENS: Final = (8, 16)
+_NODE_TOKENS: Final = (90.0, 0.35, 200)  # median, spread, most
+_DIRECT_TOKENS: Final = (260.0, 0.45, 1024)
+#: A decomposed answer is this much longer than the same answered directly (the reference's figure).
+_LONGER: Final = 1.15
+
+#: Bursts: the rate is so many times the mean for a share of the time, in spells of this length.
+_BURST_FACTOR: Final = 2.0
+_BURST_SHARE: Final = 0.25
+_BURST_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedNode:
+    """A node as it was planned and written.
+
+    Args:
+        id: its number, from 1.
+        needs: earlier nodes.
+        easy: whether it goes to the small pool.
+        line_tokens: of its line in the plan.
+        tokens: of its text.
+    """
+
+    id: int
+    needs: tuple[int, ...]
+    easy: bool
+    line_tokens: int
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question with all that would be written for it.
+
+    Args:
+        name: where it comes from.
+        shape: the gate's word.
+        nodes: of its plan; none if the gate says direct.
+        direct_tokens: of the direct answer.
+    """
+
+    name: str
+    shape: Shape
+    nodes: tuple[PlannedNode, ...]
+    direct_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A question that comes at `at_s` from `tenant`."""
+
+    at_s: float
+    tenant: str
+    question: Question
+
+
+def drawn(random: Random, count: int) -> list[Question]:
+    """Return `count` questions of the documented population."""
+    return [_drawn(random, number) for number in range(count)]
+
+
+def read_recording(path: Path) -> list[Question]:
+    """Return the questions of a recording.
+
+    Raises:
+        ValueError: a line is not such an object.
+        OSError: the file cannot be read.
+    """
+    found = []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        try:
+            found.append(_recorded(json.loads(line)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}, line {number}: {error!r}") from None
+    return found
+
+
+def arrivals(
+    random: Random,
+    questions: Sequence[Question],
+    *,
+    rate: float,
+    count: int,
+    kind: Arrivals = "poisson",
+    tenants: Sequence[tuple[str, float]] = (("", 1.0),),
+) -> list[Arrival]:
+    """Return when `count` of `questions` come, and from whom.
+
+    Args:
+        random: source of all draws.
+        questions: drawn from with equal chances.
+        rate: requests a second, in the mean.
+        count: how many come.
+        kind: `poisson`, or `bursty`: twice the rate for a quarter of the time.
+        tenants: each with its weight.
+    """
+    names, weights = [name for name, _ in tenants], [weight for _, weight in tenants]
+    at_s, found = 0.0, []
+    spells = _Spells(random, rate, bursty=kind == "bursty")
+    for _ in range(count):
+        at_s = spells.next_after(at_s)
+        found.append(Arrival(at_s, random.choices(names, weights)[0], random.choice(questions)))
+    return found
+
+
+class _Spells:
+    """A Poisson process whose rate is high and low in turns."""
+
+    def __init__(self, random: Random, rate: float, *, bursty: bool) -> None:
+        self._random = random
+        quiet = rate * (1 - _BURST_FACTOR * _BURST_SHARE) / (1 - _BURST_SHARE)
+        self._rates = (rate * _BURST_FACTOR, quiet) if bursty else (rate, rate)
+        self._lengths_s = (_BURST_S, _BURST_S * (1 - _BURST_SHARE) / _BURST_SHARE)
+        self._spell, self._until_s = 1, 0.0
+
+    def next_after(self, at_s: float) -> float:
+        while True:
+            next_s = at_s + self._random.expovariate(self._rates[self._spell])
+            if next_s <= self._until_s:
+                return next_s
+            at_s = self._until_s
+            self._spell = 1 - self._spell
+            self._until_s = at_s + self._random.expovariate(1 / self._lengths_s[self._spell])
+
+
+def _drawn(random: Random, number: int) -> Question:
+    if random.random() < _DIRECT_SHARE:
+        return Question(f"drawn {number}", "direct", (), _length(random, *_DIRECT_TOKENS))
+    shape: Shape = "list" if random.random() < _LIST_SHARE else "graph"
+    nodes = tuple(_node(random, shape, id_) for id_ in range(1, random.choice(_NODES) + 1))
+    direct = round(sum(node.tokens for node in nodes) / _LONGER)
+    return Question(f"drawn {number}", shape, nodes, direct)
+
+
+def _node(random: Random, shape: Shape, id_: int) -> PlannedNode:
+    needs: tuple[int, ...] = ()
+    # The first two stand alone, so that a plan is never a chain.
+    if shape == "graph" and id_ > 2 and random.random() < _NEEDY_SHARE:
+        needs = tuple(sorted(random.sample(range(1, id_), random.randint(1, min(3, id_ - 1)))))
+    return PlannedNode(
+        id=id_,
+        needs=needs,
+        easy=random.random() < _EASY_SHARE,
+        line_tokens=random.randint(*_LINE_TOKENS),
+        tokens=_length(random, *_NODE_TOKENS),
+    )
+
+
+def _length(random: Random, median: float, spread: float, most: int) -> int:
+    return max(8, min(most, round(median * math.exp(spread * random.gauss(0.0, 1.0)))))
+
+
+def _recorded(line: dict[str, object]) -> Question:
+    shape, nodes = line["shape"], line["nodes"]
+    if shape not in ("direct", "list", "graph") or not isinstance(nodes, list):
+        raise ValueError("shape or nodes")
+    return Question(
+        name=str(line["id"]),
+        shape=shape,
+        nodes=tuple(_recorded_node(node) for node in nodes),
+        direct_tokens=int(str(line["direct_tokens"])),
+    )
+
+
+def _recorded_node(node: dict[str, object]) -> PlannedNode:
+    needs = node["needs"]
+    if not isinstance(needs, list):
+        raise ValueError("needs")  # noqa: TRY004  # told as one kind with the other faults
+    return PlannedNode(
+        id=int(str(node["id"])),
+        needs=tuple(int(need) for need in needs),
+        easy=node["difficulty"] == "easy",
+        line_tokens=int(str(node["line_tokens"])),
+        tokens=int(str(node["tokens"])),
+    )

@@ -1,0 +1,137 @@
+"""The discrete-event simulation: what its figures rest on."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from bench.simulate import study, work
+from bench.simulate.figures import Answered, figures, quantile, spread
+from bench.simulate.policies import DIRECT, POLICIES, Policy
+from bench.simulate.work import Arrival, PlannedNode, Question
+from bench.simulate.world import Asked, Deployment, World
+from bench.simulated_engine.profiles import H100, LLAMA_8B, roofline
+
+FAST = replace(roofline("fast", LLAMA_8B, H100, 1), kv_token_s=0.0)
+SMALL = Deployment(large_endpoints=1, small_endpoints=1, slots=2, planner_slots=2)
+
+
+def direct(tokens: int) -> Question:
+    return Question("direct", "direct", (), tokens)
+
+
+def graph(*needs: tuple[int, ...]) -> Question:
+    nodes = tuple(
+        PlannedNode(id_, of, easy=id_ % 2 == 0, line_tokens=5, tokens=20)
+        for id_, of in enumerate(needs, 1)
+    )
+    return Question("graph", "graph", nodes, 20 * len(nodes))
+
+
+def taken(asked: Asked) -> float:
+    assert asked.ended_s is not None
+    return asked.ended_s - asked.arrival.at_s
+
+
+def test_a_lone_direct_answer_takes_a_step_a_token() -> None:
+    deployment = replace(SMALL, large=FAST)
+    (asked,) = World(deployment, DIRECT, [Arrival(3.0, "", direct(50))]).run()
+    assert taken(asked) == pytest.approx(50 * FAST.step_s(1, 0), rel=0.05)
+
+
+def test_one_slot_waits_as_queueing_theory_says() -> None:
+    deployment = replace(SMALL, large=FAST, slots=1, small_endpoints=0)
+    question, load = direct(20), 0.7
+    (alone,) = World(deployment, DIRECT, [Arrival(0.0, "", question)]).run()
+    service_s = taken(alone)
+    coming = work.arrivals(Random(1), [question], rate=load / service_s, count=2500)
+    waits = [taken(one) - service_s for one in World(deployment, DIRECT, coming).run()]
+    # Pollaczek and Khinchine, services of one length.
+    assert statistics.fmean(waits) == pytest.approx(load * service_s / (2 * (1 - load)), rel=0.2)
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda one: one.name)
+def test_every_request_ends_and_its_needs_come_first(policy: Policy) -> None:
+    questions = [direct(30), graph((), (), (1, 2), (3,)), graph((), (), ())]
+    coming = work.arrivals(Random(2), questions, rate=20.0, count=60, tenants=study.FLOOD)
+    world = World(SMALL, policy, coming)
+    for asked in world.run():
+        assert asked.plan_done
+        assert asked.done == set(asked.planned)
+        assert asked.first_s is not None
+        assert taken(asked) > 0
+    for pool in (world.large, world.small):
+        assert not pool.held
+        assert not pool.handed_over
+        assert not any(pool.of_tenant.values())
+
+
+@pytest.mark.parametrize("policy", POLICIES, ids=lambda one: one.name)
+def test_no_slot_is_idle_while_a_node_waits(
+    policy: Policy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(SMALL, policy, [Arrival(0.0, "", graph((), (), (), (1,))) for _ in range(9)])
+    step = world._step
+
+    def checked(endpoint: object) -> None:
+        for pool in (world.large, world.small):
+            assert pool.running == pool.slots or not (pool.held or pool.handed_over > pool.running)
+        step(endpoint)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(world, "_step", checked)
+    world.run()
+
+
+def test_all_policies_meet_the_same_arrivals() -> None:
+    questions = work.drawn(Random(3), 20)
+    scenario = study.Scenario(load=0.5, count=20)
+    runs = [study.run(SMALL, DIRECT, scenario, questions, 0.5, seed) for seed in (1, 1, 2)]
+    assert runs[0] == runs[1] != runs[2]
+
+
+@pytest.mark.parametrize("kind", ["poisson", "bursty"])
+def test_requests_come_at_the_rate_asked_for(kind: work.Arrivals) -> None:
+    coming = work.arrivals(Random(5), [direct(1)], rate=4.0, count=20_000, kind=kind)
+    assert [one.at_s for one in coming] == sorted(one.at_s for one in coming)
+    assert 20_000 / coming[-1].at_s == pytest.approx(4.0, rel=0.1)
+
+
+def test_drawn_questions_are_plans_that_can_be_run() -> None:
+    for question in work.drawn(Random(4), 300):
+        assert all(need < node.id for node in question.nodes for need in node.needs)
+        assert (question.shape == "direct") == (not question.nodes)
+        assert question.direct_tokens > 0
+
+
+def test_a_recording_is_read_and_a_bad_line_named(tmp_path: Path) -> None:
+    file = tmp_path / "plans.jsonl"
+    node = '{"id": 1, "needs": [], "difficulty": "easy", "line_tokens": 9, "tokens": 70}'
+    good = f'{{"id": "7", "shape": "list", "direct_tokens": 300, "nodes": [{node}]}}\n'
+    file.write_text(good)
+    (question,) = work.read_recording(file)
+    assert question.nodes == (PlannedNode(1, (), easy=True, line_tokens=9, tokens=70),)
+    file.write_text(good + '{"id": "8"}\n')
+    with pytest.raises(ValueError, match="line 2"):
+        work.read_recording(file)
+
+
+def test_figures_leave_out_the_edges_and_tell_tenants_apart() -> None:
+    edge = Answered("a", 1000.0, 1000.0, 1.0)
+    found = figures(
+        [edge, *[Answered("a", 2.0, 1.0, 1.0)] * 4, *[Answered("b", 4.0, 1.0, 1.0)] * 4, edge]
+    )
+    assert found.mean_s == 3.0
+    assert found.tenants_s == {"a": 2.0, "b": 4.0}
+    assert found.slowdown == 3.0
+
+
+def test_quantiles_and_confidence() -> None:
+    assert quantile(list(range(1, 101)), 0.99) == 99
+    assert quantile([7.0], 0.99) == 7.0
+    mean, half = spread([1.0, 2.0, 3.0])
+    assert mean == 2.0
+    assert half == pytest.approx(4.30 / 3**0.5)
