@@ -42,8 +42,7 @@ from services.planner.gate import Ending, decide, without_needs
 from services.planner.parser import PlanItem, PlanLimits, Planned, PlanParser, Shape, ShapeKind
 from services.planner.prompts import plan_call
 from services.runtime import metrics, tracing
-from services.runtime.endpoints import EnginePool
-from services.runtime.engine import EngineStream
+from services.runtime.calls import Engines, EngineStream
 from services.runtime.facts import EventLog
 from services.runtime.pull import Delivery
 from services.runtime.stops import Stops
@@ -164,7 +163,7 @@ class Planner:
     """
 
     def __init__(
-        self, events: EventLog, engines: EnginePool, stops: Stops, admission: Admission
+        self, events: EventLog, engines: Engines, stops: Stops, admission: Admission
     ) -> None:
         self._events = events
         self._engines = engines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Protocol, Self
@@ -177,3 +178,27 @@ class EngineStream(Protocol):
 
     async def __anext__(self) -> Chunk:
         """Return the next piece of the reply."""
+
+
+class Engines(Protocol):
+    """What a service asks for replies: a pool of engines, or what stands for one."""
+
+    def stream(
+        self,
+        call: ChatCall,
+        *,
+        key: str,
+        avoid: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> EngineStream:
+        """Return the reply to `call`; it is sent when the stream is entered.
+
+        Args:
+            call: what is asked.
+            key: calls with the same key go to the same endpoint, for its prefix cache.
+            avoid: URL of an endpoint to be passed over if there is another.
+            headers: to send with it, such as `traceparent`.
+        """
+
+    async def close(self) -> None:
+        """Close all connections; streams that are open break off."""

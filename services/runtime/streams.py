@@ -6,7 +6,7 @@ wait until they find them. Making them again changes what differs and nothing el
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Literal
 
 import structlog
 from pydantic import Field
@@ -69,6 +69,10 @@ class StreamLimits(BaseSettings):
         30 * 24 * 3600, gt=0, description="seconds for which dead letters are kept"
     )
     max_message_bytes: int = Field(4 * 1024**2, ge=1024, description="bytes of one message")
+    storage: Literal["file", "memory"] = Field(
+        "file",
+        description="where the streams are kept; memory: all is lost with the server, for tests",
+    )
 
 
 def stream_config(stream: Stream, limits: StreamLimits) -> Json:
@@ -76,7 +80,7 @@ def stream_config(stream: Stream, limits: StreamLimits) -> Json:
     config: Json = {
         "name": stream.value,
         "subjects": [STREAM_SUBJECTS[stream]],
-        "storage": "file",
+        "storage": limits.storage,
         "num_replicas": limits.replicas,
         "max_bytes": limits.queue_max_bytes,
         "max_msg_size": limits.max_message_bytes,

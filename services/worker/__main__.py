@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Self
 
 from pydantic import Field, model_validator
 
 from proto.names import Band, Pool, Stream, node_consumer
 from services.runtime import tracing
+from services.runtime.calls import Engines
 from services.runtime.clock import ServerClock
 from services.runtime.facts import EventLog
 from services.runtime.lifecycle import Process, run
@@ -32,12 +34,19 @@ class WorkerSettings(EngineSettings):
         return self
 
 
-async def serve(process: Process) -> None:
-    """Decode nodes until the process is to stop."""
+async def serve(
+    process: Process, engines_of: Callable[[EngineSettings, Pool], Engines] = engine_pool
+) -> None:
+    """Decode nodes until the process is to stop.
+
+    Args:
+        process: this process.
+        engines_of: makes the engines of a pool; they are closed in the end.
+    """
     settings = process.settings
     if not isinstance(settings, WorkerSettings):
         raise TypeError("the worker needs its own settings")
-    connection, engines = process.connection, engine_pool(settings, settings.pool)
+    connection, engines = process.connection, engines_of(settings, settings.pool)
     publisher = DurablePublisher(connection)
     await publisher.open()
     events = EventLog(connection, publisher, settings.partitions)

@@ -32,10 +32,9 @@ from proto.messages import (
 )
 from proto.names import Pool, Subjects
 from services.runtime import metrics, tracing
+from services.runtime.calls import Engines, EngineStream
 from services.runtime.clock import ServerClock
 from services.runtime.connection import Connection
-from services.runtime.endpoints import EnginePool
-from services.runtime.engine import EngineStream
 from services.runtime.facts import EventLog
 from services.runtime.stops import Stops
 from services.runtime.work import MAX_DELIVERIES, Job
@@ -62,7 +61,7 @@ class Worker:
         name: str,
         connection: Connection,
         events: EventLog,
-        engines: EnginePool,
+        engines: Engines,
         stops: Stops,
         clock: ServerClock,
     ) -> None:

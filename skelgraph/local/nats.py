@@ -18,6 +18,8 @@ from skelgraph.local.process import Child, ProcessSpec
 
 _MAX_PAYLOAD_BYTES = 4 * 1024 * 1024
 _MAX_STORE_BYTES = 4 * 1024**3
+#: Of streams in memory, which only benchmarks have.
+_MAX_MEMORY_BYTES = 1024**3
 
 
 def find_nats_server() -> str:
@@ -49,7 +51,7 @@ ping_max: 2
 jetstream {{
   store_dir: {json.dumps(str(store_dir))}
   sync_interval: "100ms"
-  max_memory_store: 67108864
+  max_memory_store: {_MAX_MEMORY_BYTES}
   max_file_store: {_MAX_STORE_BYTES}
 }}
 """

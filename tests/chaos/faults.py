@@ -20,8 +20,8 @@ from proto.errors import QueueUnavailable
 from proto.names import PIN_GROUP, Stream, partition_consumer
 from services.runtime.connection import ApiError, Connection
 from skelgraph.local import ports
+from skelgraph.local.cluster import ClusterServer
 from skelgraph.local.process import Child, ProcessSpec
-from tests.chaos.cluster import ClusterServer
 from tests.chaos.kinds import Fault, kinds
 from tests.chaos.load import Load
 from tests.chaos.stack import PARTITIONS, Member, Stack

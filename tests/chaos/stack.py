@@ -17,11 +17,11 @@ from proto.errors import SkelgraphError
 from services.runtime.connection import Connection
 from services.runtime.streams import StreamLimits, provision
 from skelgraph.local import ports
+from skelgraph.local.cluster import ClusterServer, cluster
 from skelgraph.local.engine import EngineOptions
 from skelgraph.local.models import ensure_model
 from skelgraph.local.nats import NatsServer
 from skelgraph.local.process import Child, ProcessSpec
-from tests.chaos.cluster import ClusterServer, cluster
 from tests.chaos.kinds import kinds
 from tests.chaos.options import Options
 

@@ -14,7 +14,7 @@ from skelgraph.local.process import Child, ProcessSpec
 
 _CLUSTER = """
 cluster {{
-  name: chaos
+  name: skelgraph
   listen: "{host}:{port}"
   routes: [{routes}]
 }}
@@ -70,7 +70,7 @@ class ClusterServer(Child):
         """Whether it leads `stream` now, as it says itself; asks over HTTP, so not in the loop."""
         page = f"{self.monitor_url}/jsz?streams=true&accounts=true"
         try:
-            with urllib.request.urlopen(page, timeout=2) as reply:
+            with urllib.request.urlopen(page, timeout=2) as reply:  # noqa: S310 - our own
                 told: dict[str, Any] = json.load(reply)
         except OSError:
             return False
