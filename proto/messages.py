@@ -56,6 +56,9 @@ class NodeSpec(Passed):
         (), description="ids of earlier nodes whose texts it builds on"
     )
     difficulty: Difficulty = "hard"
+    budget_tokens: int = Field(
+        70, ge=1, le=8192, description="how long its text is meant to be, in tokens"
+    )
 
 
 class NodeText(Passed):
@@ -64,6 +67,7 @@ class NodeText(Passed):
     id: NodeId
     summary: str
     text: str
+    budget_tokens: int = Field(70, description="as in `NodeSpec`")
 
 
 class Usage(Passed):

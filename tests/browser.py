@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 PLAN = """\
 graph
-1. Where the traffic goes | hard
-2. What shops gain and lose | easy
-3. What it costs | easy
-4. Whether the money works out | hard | needs 2,3
+1. Where the traffic goes | hard medium
+2. What shops gain and lose | easy short
+3. What it costs | easy short
+4. Whether the money works out | hard medium needs 2,3
 end"""
 TEXTS = {
     1: "Count where cars go today: **through traffic** needs another road, deliveries a window.",

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 QUESTION = "What should a small town weigh before it turns its main street into a pedestrian zone?"
 PLAN = """\
 graph
-1. Where the traffic goes | hard
-2. What shops gain and lose | hard
-3. What it costs to build and keep | easy
-4. Who must still get in | easy
-5. Which kind of zone fits | hard | needs 1,4
-6. Whether the money works out | hard | needs 2,3
-7. How to decide with a trial | easy | needs 5,6
+1. Where the traffic goes | hard medium
+2. What shops gain and lose | hard medium
+3. What it costs to build and keep | easy short
+4. Who must still get in | easy short
+5. Which kind of zone fits | hard medium needs 1,4
+6. Whether the money works out | hard medium needs 2,3
+7. How to decide with a trial | easy short needs 5,6
 end"""
 TEXTS = {
     1: (

@@ -352,10 +352,10 @@ async def _read_request(
 
 PLAN = """\
 graph
-1. What it is | hard
-2. What speaks for it | easy
-3. What speaks against it | easy
-4. Conclusion | hard | needs 2,3
+1. What it is | hard medium
+2. What speaks for it | easy short
+3. What speaks against it | easy short
+4. Conclusion | hard medium needs 2,3
 end"""
 LOREM = "Lorem ipsum dolor sit amet, consectetur adipiscing elit, sed do eiusmod tempor. " * 2
 

@@ -19,6 +19,7 @@ _NODES: Final = (3, 6)
 _SHAPES: Final[dict[str, float]] = {"direct": 0.3, "list": 0.25, "graph": 0.45}
 _NEEDY: Final = 0.5
 _HARD: Final = 0.4
+_SIZES: Final = ("short", "medium", "long")
 _TITLES: Final = (
     "Causes and background", "Costs and savings", "Effects on people", "First steps",
     "Main risks", "What experts say", "Short history", "Technical limits", "Open questions",
@@ -55,7 +56,7 @@ def _rest(first: int, random: Random) -> str:
 def _lines(shape: str, first: int, last: int, random: Random) -> list[str]:
     titles = random.sample(_TITLES, k=len(_TITLES))
     return [
-        f"{number}. {titles[number % len(titles)]} | {_level(random)}"
+        f"{number}. {titles[number % len(titles)]} | {_level(random)} {random.choice(_SIZES)}"
         f"{_needs(number, random) if shape == 'graph' else ''}"
         for number in range(first, last + 1)
     ]
@@ -70,4 +71,4 @@ def _needs(number: int, random: Random) -> str:
     if number <= 2 or random.random() > _NEEDY:
         return ""
     named = sorted(random.sample(range(1, number), k=random.randint(1, min(3, number - 1))))
-    return f" | needs {','.join(map(str, named))}"
+    return f" needs {','.join(map(str, named))}"

@@ -247,7 +247,12 @@ class Graph:
     def texts(self, nodes: tuple[int, ...]) -> tuple[NodeText, ...]:
         """Return the texts of those of `nodes` that are decoded, in that order."""
         return tuple(
-            NodeText(id=node, summary=spec.summary, text=self.decoded[node].text)
+            NodeText(
+                id=node,
+                summary=spec.summary,
+                text=self.decoded[node].text,
+                budget_tokens=spec.budget_tokens,
+            )
             for node in nodes
             if node in self.decoded and (spec := self.spec(node))
         )

@@ -52,7 +52,8 @@ def decide(
     Args:
         mode: as the client asked.
         shape: the gate's word; None if the plan did not get that far.
-        nodes: the plan's whole lines.
+        nodes: the plan's whole lines, with the needs as the model wrote them: content that
+            it took for a chain is not cut up, whatever is left of its needs.
         ending: `complete` with its end line, `cut_off` before it, `unparsable` when a line
             was refused: then nothing of the plan is trusted.
     """

@@ -11,7 +11,7 @@ from typing import Final
 
 from proto.messages import Mode
 from services.planner.gate import MIN_NODES
-from services.planner.parser import END_LINE, ShapeKind
+from services.planner.parser import END_LINE, SIZES, ShapeKind
 from services.runtime.calls import Grammar
 
 #: Most words of a summary, and characters of a word (a whole title where no spaces are used).
@@ -57,12 +57,16 @@ def _gbnf(shapes: Sequence[ShapeKind], most: int, done: int) -> str:
         f"char ::= [^{_NOT_IN_WORD}]",
         f"word ::= char{{1,{MAX_WORD_CHARS}}}",
         f'title ::= word (" " word){{0,{MAX_WORDS - 1}}}',
-        'level ::= " | " ("easy" | "hard")',
+        f'marks ::= " | " ({_gbnf_words(_LEVEL)}) " " ({_gbnf_words(tuple(SIZES))})',
     ]
     for shape in shapes:
         if shape != "direct":
             rules += _gbnf_lines(shape, most, done)
     return "\n".join(rules)
+
+
+def _gbnf_words(words: Sequence[str]) -> str:
+    return " | ".join(f'"{word}"' for word in words)
 
 
 def _gbnf_start(shape: ShapeKind, done: int) -> str:
@@ -76,7 +80,7 @@ def _gbnf_lines(shape: ShapeKind, most: int, done: int) -> list[str]:
     for number in range(done + 1, most + 1):
         needs = _gbnf_needs(number) if shape == "graph" else ""
         end = f' | "{END_LINE}"' if number > MIN_NODES else ""
-        line = f'"{number}. " title level{needs} "\\n"'
+        line = f'"{number}. " title marks{needs} "\\n"'
         rules.append(f"{shape}{number} ::= {line} {shape}{number + 1}{end}")
     return rules
 
@@ -86,7 +90,7 @@ def _gbnf_needs(number: int) -> str:
         return ""
     earlier = " | ".join(f'"{need}"' for need in range(1, number))
     more = min(number - 1, MAX_NEEDS) - 1
-    return f' (" | needs " ({earlier}) ("," ({earlier})){{0,{more}}})?'
+    return f' (" needs " ({earlier}) ("," ({earlier})){{0,{more}}})?'
 
 
 # --- regex ----------------------------------------------------------------------------
@@ -111,7 +115,8 @@ def _regex_line(number: int, shape: ShapeKind) -> str:
     word = f"[^{_NOT_IN_WORD}]{{1,{MAX_WORD_CHARS}}}"
     title = f"{word}(?: {word}){{0,{MAX_WORDS - 1}}}"
     needs = _regex_needs(number) if shape == "graph" else ""
-    return rf"{number}\. {title} \| (?:{'|'.join(_LEVEL)}){needs}\n"
+    marks = rf" \| (?:{'|'.join(_LEVEL)}) (?:{'|'.join(SIZES)})"
+    return rf"{number}\. {title}{marks}{needs}\n"
 
 
 def _regex_needs(number: int) -> str:
@@ -119,4 +124,4 @@ def _regex_needs(number: int) -> str:
         return ""
     earlier = f"(?:{'|'.join(str(need) for need in range(number - 1, 0, -1))})"
     more = min(number - 1, MAX_NEEDS) - 1
-    return rf"(?: \| needs {earlier}(?:,{earlier}){{0,{more}}})?"
+    return rf"(?: needs {earlier}(?:,{earlier}){{0,{more}}})?"

@@ -3,27 +3,28 @@
 ::
 
     graph                                  direct | list | graph, the gate's word
-    1. Cost of rent | easy
-    2. Effects on the team | hard
-    3. Advice | hard | needs 1,2
+    1. Cost of rent | easy short
+    2. Effects on the team | hard long
+    3. Advice | hard medium needs 1,2
     end
 
-`direct` alone is a whole plan. The difficulty stands before the needs: in the other order
-small models chain every point to the one before.
+`direct` alone is a whole plan. The difficulty and the size stand before the needs: in the
+other order small models chain every point to the one before.
 
 Tolerated, because models without a grammar write so: blank lines, spaces around a line
-and around `|`, any case of the fixed words, `needs` before the difficulty, `needs: 1`,
-`needs none`, a need named twice, needs under `list`, CRLF, no newline after the last line
-where that line is `direct` or `end`, and whatever follows these two (it is not read). All
-else is refused: needs on the node itself, a later or an unknown one, ids out of order, a
-missing or other difficulty, further fields, an empty summary, control characters, prose.
+and around `|`, a `|` between any two fields, the fields in any order, any case of the fixed
+words, `needs: 1`, `needs none`, a need named twice, needs under `list`, a size left out (it
+is `medium`), CRLF, no newline after the last line where that line is `direct` or `end`, and
+whatever follows these two (it is not read). All else is refused: needs on the node itself,
+a later or an unknown one, ids out of order, a missing or other difficulty, further fields,
+an empty summary, control characters, prose.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -34,10 +35,17 @@ ShapeKind = Literal["direct", "list", "graph"]
 
 END_LINE: Final = "end"
 
+#: What the words for a node's size mean: the length of its text, in tokens.
+SIZES: Final[Mapping[str, int]] = {"short": 40, "medium": 70, "long": 100}
+
 _SHAPES: Final[dict[str, ShapeKind]] = {"direct": "direct", "list": "list", "graph": "graph"}
 _LEVELS: Final[dict[str, Difficulty]] = {"easy": "easy", "hard": "hard"}
 _NODE = re.compile(r"([1-9][0-9]{0,2})\.(.*)")
-_NEEDS = re.compile(r"needs\s*:?\s*(none|[0-9]{1,3}(?:(?:\s*,\s*|\s+)[0-9]{1,3})*)", re.IGNORECASE)
+_FIELD = re.compile(
+    r"\s*(?:\|\s*)?(?:(?P<level>easy|hard)|(?P<size>short|medium|long)"
+    r"|needs\s*:?\s*(?P<needs>none|[0-9]{1,3}(?:(?:\s*,\s*|\s+)[0-9]{1,3})*))(?![^\s|])",
+    re.IGNORECASE,
+)
 #: Unicode categories that no line may hold: controls, surrogates, line separators.
 _FORBIDDEN: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 
@@ -98,6 +106,9 @@ class PlanParser:
             items, the gate's word is not expected again, and the next id is
             `len(done) + 1`. A plan with `done` is read as a `graph`.
 
+    Attributes:
+        done: the nodes of the lines that are already published.
+
     Raises:
         PlanRejected: `done` is not the beginning of a plan.
     """
@@ -110,9 +121,7 @@ class PlanParser:
         self._shape: ShapeKind | None = "graph" if done else None
         self._over = False
         self._rejected: PlanRejected | None = None
-        for line in done:
-            self._check(line)
-            self._node(line)
+        self.done = tuple(self._published(line) for line in done)
 
     def feed(self, text: str) -> list[PlanItem]:
         """Return what `text`, the next piece of the stream, completes.
@@ -184,6 +193,10 @@ class PlanParser:
             self._over, self._buffer = True, ""
             yield End()
 
+    def _published(self, line: str) -> NodeSpec:
+        self._check(line)
+        return self._node(line)
+
     def _first(self, word: str) -> Shape:
         self._shape = _SHAPES.get(word)
         if self._shape is None:
@@ -191,22 +204,22 @@ class PlanParser:
         return Shape(self._shape)
 
     def _node(self, line: str) -> NodeSpec:
-        number, summary, fields = self._fields(line)
-        needs: list[int] | None = None
-        level: Difficulty | None = None
-        for field in fields:
-            if level is None and field.lower() in _LEVELS:
-                level = _LEVELS[field.lower()]
-            elif needs is None and (named := _NEEDS.fullmatch(field)):
-                needs = self._earlier(named[1])
-            else:
-                raise self._refusal("after the summary come only easy or hard, and needs")
-        if level is None:
+        number, summary, rest = self._parts(line)
+        fields = self._fields(rest)
+        level = fields.get("level", "").lower()
+        if level not in _LEVELS:
             raise self._refusal("the difficulty is missing")
+        needs = self._earlier(fields.get("needs", ""))
         self._nodes = number
-        return NodeSpec(id=number, summary=summary, needs=tuple(needs or ()), difficulty=level)
+        return NodeSpec(
+            id=number,
+            summary=summary,
+            needs=tuple(needs),
+            difficulty=_LEVELS[level],
+            budget_tokens=SIZES[fields.get("size", "medium").lower()],
+        )
 
-    def _fields(self, line: str) -> tuple[int, str, list[str]]:
+    def _parts(self, line: str) -> tuple[int, str, str]:
         match = _NODE.fullmatch(line.strip())
         if not match:
             raise self._refusal("a node line or the end line is expected")
@@ -215,10 +228,22 @@ class PlanParser:
             raise self._refusal(f"number {number}, where {self._nodes + 1} is next")
         if number > self._limits.max_nodes:
             raise self._refusal(f"more than {self._limits.max_nodes} nodes")
-        summary, *fields = (field.strip() for field in match[2].split("|"))
-        if not summary:
+        summary, _, rest = match[2].partition("|")
+        if not summary.strip():
             raise self._refusal("the summary is empty")
-        return number, summary, fields
+        return number, summary.strip(), rest.rstrip()
+
+    def _fields(self, rest: str) -> dict[str, str]:
+        """Return what stands behind the summary, by kind."""
+        found: dict[str, str] = {}
+        place = 0
+        while place < len(rest):
+            field = _FIELD.match(rest, place)
+            if field is None or field.lastgroup is None or field.lastgroup in found:
+                raise self._refusal("after the summary come only easy or hard, a size, and needs")
+            found[field.lastgroup] = field[field.lastgroup]
+            place = field.end()
+        return found
 
     def _earlier(self, ids: str) -> list[int]:
         needs = sorted({int(found) for found in re.findall(r"[0-9]+", ids)})
@@ -250,5 +275,11 @@ def render(shape: ShapeKind, nodes: Sequence[NodeSpec] = ()) -> str:
 
 def render_node(node: NodeSpec) -> str:
     """Return one node's line, without its newline."""
-    needs = f" | needs {','.join(map(str, node.needs))}" if node.needs else ""
-    return f"{node.id}. {node.summary} | {node.difficulty}{needs}"
+    needs = f" needs {','.join(map(str, node.needs))}" if node.needs else ""
+    return f"{node.id}. {node.summary} | {node.difficulty} {size_of(node)}{needs}"
+
+
+def size_of(node: NodeSpec) -> str:
+    """Return the word for the node's length: the smallest size that holds it."""
+    fitting = [word for word, tokens in SIZES.items() if node.budget_tokens <= tokens]
+    return fitting[0] if fitting else "long"

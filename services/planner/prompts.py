@@ -22,8 +22,8 @@ You plan the answer to a question; you do not write it. Answer in this form, in 
 language:
 - First line, one word: direct if the answer is code, a calculation, a short fact, or one text \
 in one voice; list if it is independent points; graph if some points build on others.
-- After list or graph, 3 to 6 different points, one a line: number. short title | easy or hard | \
-needs and numbers, only for a point that sums up or uses the text of those points
+- After list or graph, 4 to 7 different points, one a line: number. short title | easy or hard, \
+short, medium or long, and needs with numbers only for a point that sums up or weighs those points
 - Last line: end"""
 
 # Their order matters to small models: with this one 0.5B keeps to 3 to 6 points (others: 10)
@@ -33,30 +33,31 @@ _EXAMPLES: Final = (
     (
         "Soll unsere Firma das Büro aufgeben?",
         """graph
-1. Kosten von Miete und Technik | easy
-2. Folgen für die Zusammenarbeit | hard
-3. Wünsche der Mitarbeiter | easy
-4. Empfehlung | hard | needs 1,2,3
+1. Kosten von Miete und Technik | easy short
+2. Folgen für die Zusammenarbeit | hard medium
+3. Wünsche der Mitarbeiter | easy medium
+4. Recht und Datenschutz | hard short
+5. Empfehlung | hard medium needs 1,2,3
 end""",
     ),
     ("A train covers 210 km in 3 hours. What is its speed?", "direct"),
     (
         "How can I keep my houseplants healthy?",
         """list
-1. Water by the feel of the soil | easy
-2. Right light for each plant | easy
-3. Repotting and feeding | easy
-4. Pests and diseases | hard
+1. Water by the feel of the soil | easy medium
+2. Right light for each plant | easy short
+3. Repotting and feeding | easy short
+4. Pests and diseases | hard medium
 end""",
     ),
     (
         "What if the Moon had never formed?",
         """graph
-1. Weaker tides and coasts | easy
-2. Unsteady tilt of the axis | hard
-3. Night sky and myths | easy
-4. Seasons and climate | hard | needs 2
-5. Chances for life | hard | needs 1,4
+1. Weaker tides and coasts | easy short
+2. Unsteady tilt of the axis | hard medium
+3. Darker nights for animals | easy short
+4. Calendars and myths | easy short
+5. Odds for life on Earth | hard medium needs 1,2
 end""",
     ),
 )
@@ -64,7 +65,7 @@ end""",
 #: Against titles that repeat one another; small enough to leave the form alone.
 _REPETITION_PENALTY: Final = 1.1
 #: Room for a line where a token is hardly more than a character, and for word and end.
-_TOKENS_PER_LINE: Final = 48
+_TOKENS_PER_LINE: Final = 52
 _TOKENS_BESIDE: Final = 16
 
 

@@ -39,8 +39,9 @@ from proto.messages import (
 from proto.names import DIRECT_NODE, check_request_id, request_of, requeued_id
 from services.planner.admission import Admission
 from services.planner.gate import Ending, decide, without_needs
-from services.planner.parser import PlanItem, PlanLimits, Planned, PlanParser, Shape, ShapeKind
+from services.planner.parser import PlanItem, PlanLimits, Planned, Shape, ShapeKind
 from services.planner.prompts import plan_call
+from services.planner.reading import PlanReader
 from services.runtime import metrics, tracing
 from services.runtime.calls import Engines, EngineStream
 from services.runtime.facts import EventLog
@@ -80,6 +81,7 @@ class Draft:
         self.shape: ShapeKind | None = "graph" if done else None
         self.ending: Ending = "cut_off"
         self.nodes = [planned.node for planned in done]
+        self.written = self.nodes[:]  # with the needs that the model gave them
         self.lines = [planned.line for planned in done]
         self.usage = Usage()
         self.model = self.endpoint = ""
@@ -119,7 +121,7 @@ class Draft:
 
     def completed(self) -> PlanCompleted:
         """Return the plan as it has ended."""
-        decision = decide(self.accepted.submitted.mode, self.shape, self.nodes, self.ending)
+        decision = decide(self.accepted.submitted.mode, self.shape, self.written, self.ending)
         return PlanCompleted(
             request=self.accepted.request,
             mode=decision.mode,
@@ -318,9 +320,10 @@ class Planner:
         started = time.monotonic()
         try:
             limits = PlanLimits(max_nodes=submitted.max_nodes)
-            parser = PlanParser(limits, done=tuple(draft.lines))
+            reader = PlanReader(limits, done=tuple(draft.lines))
+            draft.written = reader.written
             async with stream:
-                await _read(stream, parser, draft, started)
+                await _read(stream, reader, draft, started)
         except PlanRejected as error:
             log.warning("plan_rejected", error=error.message)
             draft.ending = "unparsable"
@@ -335,15 +338,15 @@ class Planner:
         log.warning("request_refused", code=error.code, error=error.message)
 
 
-async def _read(stream: EngineStream, parser: PlanParser, draft: Draft, started: float) -> None:
+async def _read(stream: EngineStream, reader: PlanReader, draft: Draft, started: float) -> None:
     """Take the plan as it is written; what a model writes on after its end is cut short."""
     further = 0
     async for chunk in stream:
-        draft.take(parser.feed(chunk.text), _ms_since(started))
+        draft.take(reader.feed(chunk.text), _ms_since(started))
         further += draft.ending == "complete"
         if further > MAX_FURTHER_CHUNKS:
             return
-    draft.take(parser.close(), _ms_since(started))
+    draft.take(reader.close(), _ms_since(started))
     draft.usage, draft.model = stream.completion.usage, stream.completion.model
 
 

@@ -13,14 +13,20 @@ from __future__ import annotations
 
 from typing import Final
 
-from proto.messages import DecodeNode, Sampling
+from proto.messages import DecodeNode, NodeSpec, NodeText
 from proto.names import DIRECT_NODE
 from services.runtime.calls import ChatCall, ChatMessage
 from services.runtime.context import as_text, as_turns
 
-#: Default limits in tokens; `Sampling.max_tokens` overrides them.
-NODE_MAX_TOKENS: Final = 200
+#: Limit of a direct answer in tokens; `Sampling.max_tokens` overrides it.
 DIRECT_MAX_TOKENS: Final = 1024
+
+# A node may take more tokens than its budget: what is trimmed at the limit has been decoded for
+# nothing, and the same text takes twice as many tokens in Arabic as in English.
+_HEADROOM: Final = 2.0
+_HEADROOM_TOKENS: Final = 32
+#: Small models keep to a number of sentences, not to one of words or tokens.
+_TOKENS_PER_SENTENCE: Final = 22
 
 _REPETITION_PENALTY: Final = 1.08
 
@@ -29,9 +35,9 @@ _STOP: Final = ("\n[Write part",)
 
 _RULES: Final = """\
 You write one part of an answer; other writers write the other parts at the same time. Write \
-only the text of the part that is asked for, in the language of the question: one paragraph, \
-more only where the part needs it. No heading, no introduction, no summary of the whole. Say \
-only what is new."""
+only the text of the part that is asked for, in the language of the question and as long as is \
+asked: one paragraph, a list only where the part is one. Leave to each other part what its \
+title says. No heading, no introduction, no summary of the whole. Say only what is new."""
 
 # Shown to every node: without it small models repeat the instruction or the plan.
 _EXAMPLE: Final = (
@@ -41,11 +47,11 @@ _EXAMPLE: Final = (
 Question: How can I keep my houseplants healthy?
 
 Parts of the answer:
-1. Water by the feel of the soil | easy
-2. Right light for each plant | easy
-3. A weekly round | hard | needs 1
+1. Water by the feel of the soil
+2. Right light for each plant
+3. A weekly round
 
-[Write part 1: Water by the feel of the soil]""",
+[Write part 1: Water by the feel of the soil (2 sentences)]""",
     ),
     ChatMessage(
         "assistant",
@@ -53,7 +59,7 @@ Parts of the answer:
 Push a finger into the soil before you water. If the top two centimetres are dry, water until \
 it runs out below; if they are damp, wait.""",
     ),
-    ChatMessage("user", "[Write part 3: A weekly round]"),
+    ChatMessage("user", "[Write part 3: A weekly round (3 sentences)]"),
     ChatMessage(
         "assistant",
         """\
@@ -70,7 +76,7 @@ def node_call(work: DecodeNode) -> ChatCall:
     The direct node (id 0) is the conversation and nothing else: it is the baseline.
     """
     messages = _direct(work) if work.node.id == DIRECT_NODE else _part(work)
-    return _sampled(messages, work.sampling, direct=work.node.id == DIRECT_NODE)
+    return _sampled(messages, work)
 
 
 def _direct(work: DecodeNode) -> tuple[ChatMessage, ...]:
@@ -80,13 +86,13 @@ def _direct(work: DecodeNode) -> tuple[ChatMessage, ...]:
 def _part(work: DecodeNode) -> tuple[ChatMessage, ...]:
     rules, asked = _RULES, _shared(work)
     if "prefix" in work.without:  # what is this node's alone comes first, so nothing is shared
-        rules = f"{_instruction(work.node.id, work.node.summary)}\n{_RULES}"
+        rules = f"{_instruction(work.node)}\n{_RULES}"
     turns: list[ChatMessage] = []
     for text in sorted(work.predecessors, key=lambda text: text.id):
-        turns.append(ChatMessage("user", asked + _instruction(text.id, text.summary)))
+        turns.append(ChatMessage("user", asked + _instruction(text)))
         turns.append(ChatMessage("assistant", text.text))
         asked = ""
-    last = ChatMessage("user", asked + _instruction(work.node.id, work.node.summary))
+    last = ChatMessage("user", asked + _instruction(work.node))
     return (ChatMessage("system", rules), *_EXAMPLE, *turns, last)
 
 
@@ -94,20 +100,48 @@ def _shared(work: DecodeNode) -> str:
     question = f"{as_text(work.context)}Question: {work.question}\n\n"
     if not work.skeleton:
         return question
-    return question + "\n".join(["Parts of the answer:", *work.skeleton]) + "\n\n"
+    titles = [_title(line) for line in work.skeleton]
+    return question + "\n".join(["Parts of the answer:", *titles]) + "\n\n"
 
 
-def _instruction(number: int, summary: str) -> str:
-    return f"[Write part {number}: {summary}]"
+def _title(line: str) -> str:
+    """Return number and summary of a plan's line: what else it says is not the writer's."""
+    return line.partition("|")[0].strip()
 
 
-def _sampled(messages: tuple[ChatMessage, ...], sampling: Sampling, *, direct: bool) -> ChatCall:
+def _instruction(part: NodeSpec | NodeText) -> str:
+    sentences = max(1, round(part.budget_tokens / _TOKENS_PER_SENTENCE))
+    length = "1 sentence" if sentences == 1 else f"{sentences} sentences"
+    return f"[Write part {part.id}: {part.summary} ({length})]"
+
+
+def _limit(work: DecodeNode) -> int:
+    """Return the most tokens that the node's text may take, where the client names none."""
+    if work.node.id == DIRECT_NODE:
+        return DIRECT_MAX_TOKENS
+    return round(work.node.budget_tokens * _HEADROOM) + _HEADROOM_TOKENS
+
+
+def _stops(work: DecodeNode) -> tuple[str, ...]:
+    """Return where the engine is to stop: at the instruction for another part, or its line."""
+    if work.node.id == DIRECT_NODE:
+        return ()
+    following = [title for title in map(_title, work.skeleton) if _is_next(title, work.node.id)]
+    return (*_STOP, *(f"\n{title}" for title in following))
+
+
+def _is_next(title: str, number: int) -> bool:
+    return title.startswith(f"{number + 1}.")
+
+
+def _sampled(messages: tuple[ChatMessage, ...], work: DecodeNode) -> ChatCall:
+    sampling = work.sampling
     return ChatCall(
         messages=messages,
-        max_tokens=sampling.max_tokens or (DIRECT_MAX_TOKENS if direct else NODE_MAX_TOKENS),
+        max_tokens=sampling.max_tokens or _limit(work),
         temperature=sampling.temperature or 0.0,
         top_p=sampling.top_p,
         seed=sampling.seed,
-        stop=() if direct else _STOP,
+        stop=_stops(work),
         repetition_penalty=_REPETITION_PENALTY,
     )

@@ -141,7 +141,7 @@ class Worker:
         started_at, started = self._clock.now(), time.monotonic()
         log.info("node_started", endpoint=stream.endpoint)
         await self._tell_started(work, stream.endpoint, max_tokens)
-        text = TextFilter(work.node)
+        text = TextFilter(work.node, work.skeleton)
         offset = tokens = 0
         async with stream:
             async for chunk in stream:

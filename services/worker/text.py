@@ -10,17 +10,11 @@ sent by offset as they come, and the final text replaces them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from proto.messages import FinishReason, NodeSpec
-
-_MARKS: Final = re.compile(r"[*_#]+")
-_SPACES: Final = re.compile(r"[^\S\n]+")
-#: What may stand between an echoed heading and the text while it is not decided yet.
-_OPEN_TAIL: Final = re.compile(r"\s*(?::\s*|\|[^\n]{0,40})?")
-#: A heading ends with its line, or with a colon.
-_HEADING_END: Final = r"(?:[ \t]*\|[^\n]{0,40})?(?::?[*_]*[ \t]*:?\s*\n|[*_]*[ \t]*:[*_]*)\s*"
+from services.worker.headings import Heading, others
 
 _SENTENCE_END: Final = re.compile(r"(?:[.!?…؟।]+[\"'”’»)\]*_]*(?=\s|$))|[。！？]+[”’」』）]*")
 _LIST_LINE: Final = re.compile(r"^[ \t]*(?:[-*+•|]|\d+[.)])[ \t]*\S[^\n]*(?=\n)", re.MULTILINE)
@@ -32,17 +26,21 @@ class TextFilter:
     """Cleans one node's text while it streams.
 
     Drops leading whitespace and a heading at the start that only repeats the node's own
-    summary (`1. Summary:`, `**Summary**`, `## Part 1: Summary`, the plan's line); holds back
-    trailing whitespace. A text that is nothing but its heading is kept.
+    summary; holds back trailing whitespace. A text that is nothing but its heading is kept.
+    The text ends before a line that is the heading of another part: a small model goes on
+    with the plan.
 
     Args:
         node: whose heading may be echoed; None where nothing but the text can come.
+        skeleton: the plan's lines, for the headings of other parts.
     """
 
-    def __init__(self, node: NodeSpec | None = None) -> None:
-        self._echoes = _echoes(node) if node else ()
-        self._heading = _heading(node) if node else None
+    def __init__(self, node: NodeSpec | None = None, skeleton: Sequence[str] = ()) -> None:
+        self._own = Heading(node.id, node.summary) if node and node.summary else None
+        self._others = others(skeleton, node.id) if node else ()
         self._head: str | None = ""  # None once it is decided
+        self._line: str | None = None  # a line that may become another part's heading
+        self._over = False
         self._shown: list[str] = []
         self._held = ""
 
@@ -50,35 +48,57 @@ class TextFilter:
         """Return the text that `piece`, the next of the stream, adds to the preview."""
         if self._head is not None:
             piece = self._decided(piece)
-        return self._show(piece)
+        return self._show(self._of_this_part(piece))
 
     def finish(self, reason: FinishReason) -> str:
         """Return the whole text, after the stream has ended for `reason`.
 
         It has no outer whitespace and is empty only if the model wrote nothing. An open
         code fence is closed; else a text that was cut off by its length ends with its last
-        whole sentence, list line or code block, if there is one.
+        whole sentence, list line, table row or code block, if there is one.
         """
-        text = ("".join(self._shown) + (self._head or "")).rstrip()
+        rest = "" if self._is_others(f"{self._line}\n") else self._line or ""
+        text = ("".join(self._shown) + (self._head or "") + self._held + rest).strip()
         if marker := _open_fence(text):
             return f"{text}\n{marker}"
-        return _whole_sentences(text) if reason == "length" else text
+        return _whole_sentences(text) if reason == "length" and not self._over else text
 
     def _decided(self, piece: str) -> str:
         for place, char in enumerate(piece):
             self._head = ((self._head or "") + char).lstrip()
-            if not self._may_be_heading(self._head):
+            if self._head and not (self._own and self._own.may_begin(self._head)):
                 head, self._head = self._head, None
-                return self._without_heading(head) + piece[place + 1 :]
+                start = self._own.end_in(head) if self._own else 0
+                return head[start:] + piece[place + 1 :]
         return ""
 
-    def _may_be_heading(self, head: str) -> bool:
-        said = _plain(head)
-        return not said or any(_is_open(said, echo) for echo in self._echoes)
+    def _of_this_part(self, piece: str) -> str:
+        """Return what of `piece` is surely not the heading of another part, nor behind it."""
+        kept = ""
+        for line in _lines(piece):
+            if self._over:
+                break
+            kept += self._kept(line)
+            if line.endswith("\n") and not self._over:
+                self._line = ""
+        return kept
 
-    def _without_heading(self, head: str) -> str:
-        found = self._heading.match(head) if self._heading else None
-        return head[found.end() :] if found else head
+    def _kept(self, rest: str) -> str:
+        if self._line is None:
+            return rest
+        self._line += rest
+        if self._is_others(self._line):
+            self._over, self._line = True, None
+        elif rest.endswith("\n") or not self._may_be_others(self._line):
+            line, self._line = self._line, None
+            return line
+        return ""
+
+    def _may_be_others(self, line: str) -> bool:
+        return any(heading.may_begin(line) for heading in self._others)
+
+    def _is_others(self, line: str) -> bool:
+        return any(heading.is_marked_in(line) for heading in self._others)
 
     def _show(self, piece: str) -> str:
         text = self._held + piece
@@ -88,30 +108,9 @@ class TextFilter:
         return shown
 
 
-# --- the start ------------------------------------------------------------------------
-
-
-def _plain(text: str) -> str:
-    return _SPACES.sub(" ", _MARKS.sub("", text)).strip().lower()
-
-
-def _echoes(node: NodeSpec) -> tuple[str, ...]:
-    summary = _plain(node.summary)
-    labels = ("", f"{node.id}. ", f"{node.id}) ", f"part {node.id}: ", f"part {node.id}. ")
-    return tuple(label + summary for label in labels)
-
-
-def _is_open(said: str, echo: str) -> bool:
-    """Say whether `said` may still become `echo` and the end of a heading."""
-    if echo.startswith(said):
-        return True
-    return said.startswith(echo) and _OPEN_TAIL.fullmatch(said, len(echo)) is not None
-
-
-def _heading(node: NodeSpec) -> re.Pattern[str]:
-    summary = r"\s+".join(map(re.escape, node.summary.split()))
-    label = rf"(?:(?:part\s+)?{node.id}\s*[.):][*_]*\s*)?"
-    return re.compile(rf"[#*_\s]*{label}[*_]*{summary}{_HEADING_END}", re.IGNORECASE)
+def _lines(text: str) -> list[str]:
+    """Return the lines of `text` with their newlines; only `\\n` ends one."""
+    return re.findall(r"[^\n]*\n|[^\n]+", text)
 
 
 # --- the end --------------------------------------------------------------------------

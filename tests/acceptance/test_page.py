@@ -96,7 +96,7 @@ async def test_a_node_is_found_and_opened_by_keyboard(finished: str, browser: Br
         panel = page.locator("#node-dialog")
         text = await panel.inner_text()
         assert "4. Whether the money works out" in text
-        for part in (TEXTS[4], QUESTION, "[Write part 4:", "1. Where the traffic goes | hard"):
+        for part in (TEXTS[4], QUESTION, "[Write part 4:", "1. Where the traffic goes"):
             assert part in text, part
         for name in ("Pool", "Model", "Engine", "Attempt", "Queued", "First token"):
             assert await panel.locator("dt", has_text=name).count(), name

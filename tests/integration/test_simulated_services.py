@@ -17,10 +17,10 @@ from tests.processes import Services, end_of, submit
 from tests.simulated import Simulated, simulated_engines
 
 PLAN: Final = """graph
-1. Light and air | easy
-2. Short waves scatter more | hard
-3. Why not violet | hard | needs 2
-4. Sunsets | easy
+1. Light and air | easy short
+2. Short waves scatter more | hard medium
+3. Why not violet | hard short needs 2
+4. Sunsets | easy short
 end"""
 #: A planning call ends in the question; so do no other calls of this request.
 RECORDED: Final = {"match": "Why is the sky blue?\n\n(first line: graph)", "reply": PLAN}

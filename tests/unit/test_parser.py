@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from proto.errors import PlanRejected
 from proto.messages import Difficulty, NodeSpec
 from services.planner.parser import (
+    SIZES,
     End,
     PlanItem,
     PlanLimits,
@@ -24,15 +25,15 @@ from services.planner.parser import (
 )
 
 PLAN = """graph
-1. Cost of rent | easy
-2. Effects on the team | hard
-3. Advice | hard | needs 1,2
+1. Cost of rent | easy short
+2. Effects on the team | hard long
+3. Advice | hard medium needs 1,2
 end"""
 
 NODES = (
-    NodeSpec(id=1, summary="Cost of rent", difficulty="easy"),
-    NodeSpec(id=2, summary="Effects on the team", difficulty="hard"),
-    NodeSpec(id=3, summary="Advice", difficulty="hard", needs=(1, 2)),
+    NodeSpec(id=1, summary="Cost of rent", difficulty="easy", budget_tokens=40),
+    NodeSpec(id=2, summary="Effects on the team", difficulty="hard", budget_tokens=100),
+    NodeSpec(id=3, summary="Advice", difficulty="hard", needs=(1, 2), budget_tokens=70),
 )
 
 Outcome = tuple[list[PlanItem], str]
@@ -77,7 +78,14 @@ def plans(draw: st.DrawFn) -> tuple[ShapeKind, tuple[NodeSpec, ...]]:
         earlier = st.sets(st.integers(1, number - 1)) if number > 1 else st.just(set[int]())
         needs = tuple(sorted(draw(earlier))) if shape == "graph" else ()
         level: Difficulty = draw(st.sampled_from(("easy", "hard")))
-        nodes.append(NodeSpec(id=number, summary=draw(_SUMMARIES), needs=needs, difficulty=level))
+        spec = NodeSpec(
+            id=number,
+            summary=draw(_SUMMARIES),
+            needs=needs,
+            difficulty=level,
+            budget_tokens=draw(st.sampled_from(tuple(SIZES.values()))),
+        )
+        nodes.append(spec)
     return shape, tuple(nodes)
 
 
@@ -107,6 +115,7 @@ _GARBLED = st.lists(
                 "| ",
                 "easy",
                 "hard",
+                " long ",
             ]
         ),
         st.sampled_from(
@@ -132,7 +141,7 @@ def test_garbage_is_refused_the_same_in_any_chunking_and_never_makes_a_cycle(
 
 
 def test_the_line_is_what_the_model_wrote_byte_for_byte() -> None:
-    line = "  1.  Kosten  |  EASY |needs:none "
+    line = "  1.  Kosten  |  EASY  Short|needs:none "
     items, _ = read(["Graph\n", line, "\r\n", "END"])
     assert items == [
         Shape("graph"),
@@ -146,8 +155,9 @@ def test_the_line_is_what_the_model_wrote_byte_for_byte() -> None:
     [
         "3. Advice | hard | needs 1,2",
         "3. Advice | needs 1,2 | hard",
-        "3.Advice|Hard|Needs: 2, 1, 2",
-        " 3. Advice | hard | needs 1 2 ",
+        "3. Advice | medium needs 1,2 hard",
+        "3.Advice|Hard|Medium|Needs: 2, 1, 2",
+        " 3. Advice | hard medium | needs 1 2 ",
     ],
 )
 def test_small_departures_are_tolerated(line: str) -> None:
@@ -166,7 +176,7 @@ def test_direct_ends_the_plan_and_nothing_after_it_is_read() -> None:
 
 def test_a_node_is_handed_out_with_the_newline_of_its_line() -> None:
     parser = PlanParser()
-    assert parser.feed("graph\n1. Cost of rent | easy") == [Shape("graph")]
+    assert parser.feed("graph\n1. Cost of rent | easy short") == [Shape("graph")]
     assert nodes_of(parser.feed("\n2. Eff")) == NODES[:1]
 
 
@@ -178,7 +188,11 @@ def test_a_node_is_handed_out_with_the_newline_of_its_line() -> None:
         ("3. C | hard | needs 0", "needs 0, which is not an earlier node"),
         ("4. C | hard", "number 4, where 3 is next"),
         ("2. C | hard", "number 2, where 3 is next"),
-        ("3. C | medium", "come only easy or hard"),
+        ("3. C | medium", "the difficulty is missing"),
+        ("3. C | normal", "come only easy or hard"),
+        ("3. C | hard long short", "come only easy or hard"),
+        ("3. C | hardlong", "come only easy or hard"),
+        ("3. C | hard long needs 1,", "come only easy or hard"),
         ("3. C | hard | easy", "come only easy or hard"),
         ("3. C | hard | needs 1 | needs 2", "come only easy or hard"),
         ("3. C | hard | needs one", "come only easy or hard"),
@@ -233,7 +247,7 @@ def test_a_line_without_end_is_refused_as_soon_as_it_is_too_long() -> None:
 
 def test_a_bad_line_takes_nothing_back_that_came_before_it_in_the_same_chunk() -> None:
     parser = PlanParser()
-    assert nodes_of(parser.feed("graph\n1. Cost of rent | easy\n7. No | easy\n")) == NODES[:1]
+    assert nodes_of(parser.feed("graph\n1. Cost of rent | easy short\n7. No | easy\n")) == NODES[:1]
     with pytest.raises(PlanRejected, match="number 7"):
         parser.feed("end\n")
 

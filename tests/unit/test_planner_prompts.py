@@ -16,9 +16,9 @@ from services.planner.parser import End, PlanLimits, Planned, PlanParser, Shape
 from services.planner.prompts import plan_call
 
 PLAN = """graph
-1. Cost of rent | easy
-2. Effects on the team | hard
-3. Advice | hard | needs 1,2
+1. Cost of rent | easy short
+2. Effects on the team | hard medium
+3. Advice | hard medium needs 1,2
 end"""
 
 
@@ -31,8 +31,8 @@ def allows(text: str, mode: Mode = "auto", max_nodes: int = 12, done: int = 0) -
     [
         "direct",
         PLAN,
-        PLAN.replace("\nend", "\n4. 结论和建议 | hard | needs 3,1\nend"),
-        "list\n1. Größe der Wohnung | easy\n2. U.S. law | hard\n3. التكلفة والوقت | easy\nend",
+        PLAN.replace("\nend", "\n4. 结论和建议 | hard medium needs 3,1\nend"),
+        "list\n1. Größe | easy short\n2. U.S. law | hard long\n3. التكلفة | easy long\nend",
     ],
 )
 def test_the_grammar_allows(text: str) -> None:
@@ -46,18 +46,18 @@ def test_the_grammar_allows(text: str) -> None:
         "direct\n",
         PLAN + "\n",
         PLAN.removesuffix("\nend"),
-        "graph\n1. A | easy\n2. B | easy\nend",
+        "graph\n1. A | easy short\n2. B | easy short\nend",
         PLAN.replace("1,2", "3"),
         PLAN.replace("1,2", "0"),
         PLAN.replace("2.", "4."),
-        PLAN.replace("hard", "medium"),
+        PLAN.replace("hard", "harder"),
         PLAN.replace("graph", "list"),
         PLAN.replace("Advice", "Advice: do it"),
         PLAN.replace("Advice", "one two three four five six seven eight nine"),
         PLAN.replace("Advice", "a\tb"),
         PLAN.replace("Advice", ""),
         PLAN.replace("Advice", " "),
-        "graph\n" + "".join(f"{k}. A | easy\n" for k in range(1, 14)) + "end",
+        "graph\n" + "".join(f"{k}. A | easy short\n" for k in range(1, 14)) + "end",
     ],
 )
 def test_the_grammar_refuses(text: str) -> None:
@@ -68,11 +68,11 @@ def test_forced_modes_leave_no_choice_of_the_first_line() -> None:
     assert not allows("direct", "sgd")
     assert allows(PLAN, "sgd")
     assert not allows(PLAN, "sot")
-    assert allows(PLAN.replace("graph", "list").replace(" | needs 1,2", ""), "sot")
+    assert allows(PLAN.replace("graph", "list").replace(" needs 1,2", ""), "sot")
 
 
 def test_the_rest_of_a_half_published_plan() -> None:
-    assert allows("3. Advice | hard | needs 1,2\nend", done=2)
+    assert allows("3. Advice | hard medium needs 1,2\nend", done=2)
     assert not allows("end", done=2)
     assert allows("end", done=3)
     assert allows("end", done=12)
@@ -80,7 +80,7 @@ def test_the_rest_of_a_half_published_plan() -> None:
 
 
 def test_a_client_who_wants_fewer_nodes_than_a_plan_has_gets_fewer() -> None:
-    assert allows("graph\n1. A | easy\n2. B | hard | needs 1\nend", "sgd", max_nodes=2)
+    assert allows("graph\n1. A | easy short\n2. B | hard medium needs 1\nend", "sgd", max_nodes=2)
     assert not allows(PLAN, "sgd", max_nodes=2)
 
 
@@ -154,7 +154,7 @@ def test_whatever_the_grammar_allows_is_a_valid_plan_and_matches_the_regex(
     allowed = grammar(mode, max_nodes, done)
     reply = Derivation(allowed.gbnf, Random(seed)).rule("root")
     assert re.fullmatch(allowed.regex, reply)
-    lines = [f"{number}. Point | easy" for number in range(1, done + 1)]
+    lines = [f"{number}. Point | easy short" for number in range(1, done + 1)]
     parser = PlanParser(PlanLimits(max_nodes=max_nodes), done=lines)
     items = parser.feed(reply) + parser.close()
     assert items[-1] == End()
@@ -186,7 +186,7 @@ def test_the_prompt_is_short_because_prefill_is_slow_on_cpus() -> None:
 
 
 def test_a_planner_that_takes_over_shows_the_published_lines_byte_for_byte() -> None:
-    done = ["1.  Odd   spacing |easy", "2. B | hard"]
+    done = ["1.  Odd   spacing |easy", "2. B | hard medium"]
     call = plan_call("Why?", mode="auto", max_nodes=12, done_lines=done)
     fresh = plan_call("Why?", mode="auto", max_nodes=12)
     assert call.messages[: len(fresh.messages)] == fresh.messages
@@ -197,7 +197,8 @@ def test_a_planner_that_takes_over_shows_the_published_lines_byte_for_byte() -> 
 def test_the_reply_is_bounded() -> None:
     assert plan_call("Why?", mode="auto", max_nodes=12).max_tokens < 700
     assert (
-        plan_call("Why?", mode="auto", max_nodes=2, done_lines=["1. A | easy"] * 2).max_tokens > 2
+        plan_call("Why?", mode="auto", max_nodes=2, done_lines=["1. A | easy short"] * 2).max_tokens
+        > 2
     )
 
 

@@ -12,6 +12,7 @@ from proto.messages import FinishReason, NodeSpec
 from services.worker.text import TextFilter
 
 NODE = NodeSpec(id=2, summary="Watch the soil")
+SKELETON = ("1. Staffing | easy short", "2. Watch the soil | easy", "3. Light | hard needs 1")
 
 
 def cleaned(text: str, reason: FinishReason = "stop", node: NodeSpec | None = NODE) -> str:
@@ -22,12 +23,24 @@ def clean(
     pieces: list[str], reason: FinishReason = "stop", node: NodeSpec | None = NODE
 ) -> tuple[str, str]:
     """Return what was shown and the final text."""
-    text = TextFilter(node)
+    text = TextFilter(node, SKELETON)
     shown = "".join([text.feed(piece) for piece in pieces])
     return shown, text.finish(reason)
 
 
-_HEADS = ["Watch the soil", "watch", "2. ", "Part 2: ", "**", "##", ":", "|", " easy"]
+_HEADS = [
+    "\n3. Light",
+    "\n1. Staffing | easy",
+    "Watch the soil",
+    "watch",
+    "2. ",
+    "Part 2: ",
+    "**",
+    "##",
+    ":",
+    "|",
+    " easy",
+]
 _BODIES = ["Water it. ", "你好。", "1. ", "- item\n", "3.5", "!", "ß", "İ", " ", "\n", "\r\n"]
 _FENCES = ["```", "```py\n", "\n```\n", "~~~"]
 _PARTS = st.sampled_from([*_HEADS, *_BODIES, *_FENCES])
@@ -95,6 +108,31 @@ def test_what_is_not_the_nodes_own_heading_stays(text: str) -> None:
 @pytest.mark.parametrize("text", ["Watch the soil", "2. Watch the soil:", "**Watch the soil**"])
 def test_a_text_that_is_only_its_heading_is_kept(text: str) -> None:
     assert cleaned(text) == text
+
+
+@pytest.mark.parametrize(
+    "heading",
+    ["3. Light | hard short", "3. Light", "## 3. Light", "**Light:** more", "1) Staffing: more"],
+)
+def test_a_text_ends_where_the_model_goes_on_with_the_plan(heading: str) -> None:
+    for rest in ("", "\nLeaves turn.", "\n4. More | easy"):
+        for pieces in ([f"It dries.\n{heading}{rest}"], list(f"It dries.\n\n{heading}{rest}")):
+            assert clean(pieces, "length") == ("It dries.", "It dries.")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "In short.\nLight: not much.",
+        "In short.\n3. Light is not much.",
+        "In short.\n4. Light\nMore.",
+        "In short.\n- Light: not much.\n- Staffing: none.",
+        "Light\nis the matter.",
+        "In short.\n3. Lig",
+    ],
+)
+def test_a_part_may_name_the_others(text: str) -> None:
+    assert clean(list(text))[1] == cleaned(text) == text
 
 
 def test_the_first_words_are_shown_as_soon_as_they_are_no_heading() -> None:

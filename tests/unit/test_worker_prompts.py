@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from proto.messages import DecodeNode, NodeSpec, NodeText, Sampling, Turn
 from proto.names import Pool
 from services.runtime.calls import ChatCall
 from services.worker.prompts import node_call
 
-LINES = ("1.  Rent |easy", "2. Team | hard", "3. Advice | hard | needs 1,2")
+LINES = ("1.  Rent |easy short", "2. Team | hard medium", "3. Advice | hard medium needs 1,2")
+TITLES = ("1.  Rent", "2. Team", "3. Advice")
 
 
 def work(
@@ -58,12 +61,12 @@ TEXTS = (
 
 def test_siblings_share_all_up_to_their_own_instruction() -> None:
     same = shared(node_call(work(1)), node_call(work(2)))
-    assert same.endswith("\n".join(LINES) + "\n\n[Write part ")
+    assert same.endswith("\n".join(TITLES) + "\n\n[Write part ")
 
 
 def test_an_early_node_sees_a_prefix_of_what_a_later_one_sees() -> None:
     same = shared(node_call(work(1, lines=1)), node_call(work(3)))
-    assert same.endswith(f"Parts of the answer:\n{LINES[0]}\n")
+    assert same.endswith(f"Parts of the answer:\n{TITLES[0]}\n")
 
 
 def test_nodes_with_the_same_first_predecessor_share_its_text() -> None:
@@ -78,9 +81,9 @@ def test_predecessors_are_earlier_turns_in_ascending_id() -> None:
     assert [turn.role for turn in turns] == ["user", "assistant", "user", "assistant", "user"]
     assert [turn.content for turn in turns[1:]] == [
         "Rent is high.",
-        "[Write part 2: Point 2]",
+        "[Write part 2: Point 2 (3 sentences)]",
         "Teams meet.",
-        "[Write part 3: Point 3]",
+        "[Write part 3: Point 3 (3 sentences)]",
     ]
 
 
@@ -106,6 +109,33 @@ def test_the_direct_node_is_the_question_and_nothing_else() -> None:
     assert [(m.role, m.content) for m in call.messages] == [("user", work(0).question)]
     assert call.stop == ()
     assert call.max_tokens > node_call(work(1)).max_tokens
+
+
+def with_budget(number: int, tokens: int) -> DecodeNode:
+    node = NodeSpec(id=number, summary=f"Point {number}", budget_tokens=tokens)
+    return work(number).model_copy(update={"node": node})
+
+
+@pytest.mark.parametrize(
+    ("tokens", "length"), [(1, "1 sentence"), (40, "2 sentences"), (100, "5 sentences")]
+)
+def test_the_budget_is_asked_for_in_sentences_and_leaves_room_to_end_one(
+    tokens: int, length: str
+) -> None:
+    call = node_call(with_budget(3, tokens))
+    assert call.messages[-1].content.endswith(f"[Write part 3: Point 3 ({length})]")
+    assert 2 * tokens < call.max_tokens <= 2 * tokens + 32
+
+
+def test_an_earlier_turn_is_asked_for_as_it_was_when_it_was_written() -> None:
+    text = NodeText(id=1, summary="Point 1", text="Rent is high.", budget_tokens=40)
+    before = node_call(with_budget(1, 40)).messages
+    assert node_call(work(3, predecessors=(text,))).messages[: len(before)] == before
+
+
+def test_the_engine_stops_where_a_model_goes_on_with_the_plan() -> None:
+    assert node_call(work(1)).stop == ("\n[Write part", "\n2. Team")
+    assert node_call(work(3)).stop == ("\n[Write part",)
 
 
 def test_what_the_client_asks_of_the_sampling_overrides_the_defaults() -> None:

@@ -1,0 +1,121 @@
+"""A plan as it is read: the parser's items, without what would make the graph worse. Pure.
+
+Every check works on a prefix of the plan, because a line is published as soon as it ends: a
+point that repeats an earlier one is left out before it becomes a fact, and a need that only
+makes a chain is cut. The points after one that was left out move up by one number.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from proto.messages import NodeSpec
+from services.planner.parser import PlanItem, PlanLimits, Planned, PlanParser, render_node
+
+#: Levels of a graph: points, and points that join them. A deeper graph waits more than it gains.
+MAX_DEPTH: Final = 2
+
+# Words that do not tell two points apart.
+_EMPTY_WORDS: Final = frozenset(
+    ("a", "an", "the", "of", "in", "on", "for", "to", "and", "with", "der", "die", "das", "und")
+)
+
+
+class PlanReader:
+    """Reads one plan from a stream of text, in any chunking, and checks it line by line.
+
+    Args:
+        limits: bounds of the plan.
+        done: lines of nodes that are already published, as for :class:`PlanParser`.
+        checked: whether points and needs are checked; else this is the parser.
+
+    Attributes:
+        done: the nodes of `done`, as they were published.
+        written: all nodes, with the needs that the model gave them.
+
+    Raises:
+        PlanRejected: as :class:`PlanParser`.
+    """
+
+    def __init__(
+        self,
+        limits: PlanLimits | None = None,
+        done: Sequence[str] = (),
+        *,
+        checked: bool = True,
+    ) -> None:
+        self._parser = PlanParser(limits, done)
+        self._checked = checked
+        self._ids: dict[int, int] = {}  # by the number that the model wrote
+        self._needs: dict[int, tuple[int, ...]] = {}
+        self._levels: dict[int, int] = {}
+        self._points: dict[frozenset[str], int] = {}
+        self.written: list[NodeSpec] = []
+        self.done = [self._kept(node, node.id) for node in self._parser.done]
+
+    def feed(self, text: str) -> list[PlanItem]:
+        """Return what `text`, the next piece of the stream, completes; raises as the parser."""
+        return list(self._read(self._parser.feed(text)))
+
+    def close(self) -> list[PlanItem]:
+        """Return what the end of the stream completes; raises as the parser."""
+        return list(self._read(self._parser.close()))
+
+    def _read(self, items: Sequence[PlanItem]) -> Iterator[PlanItem]:
+        for item in items:
+            if not isinstance(item, Planned):
+                yield item
+            elif planned := self._planned(item):
+                yield planned
+
+    def _planned(self, item: Planned) -> Planned | None:
+        """Return the item as it is published, or None if it repeats an earlier one."""
+        said = item.node
+        known = self._points.get(point_of(said.summary))
+        if known and self._checked:
+            self._ids[said.id] = known
+            return None
+        node = self._kept(_renumbered(said, self._ids, len(self.written) + 1), said.id)
+        line = item.line if node.id == said.id else render_node(self.written[-1])
+        return Planned(node, line)
+
+    def _kept(self, written: NodeSpec, number: int) -> NodeSpec:
+        """Note a node, which the model has numbered `number`, and return it as published."""
+        self.written.append(written)
+        needs = self._shallow(written.needs) if self._checked else written.needs
+        node: NodeSpec = written.model_copy(update={"needs": needs})
+        self._ids[number] = node.id
+        self._points[point_of(node.summary)] = node.id
+        self._needs[node.id] = needs
+        self._levels[node.id] = 1 + max((self._levels[need] for need in needs), default=0)
+        return node
+
+    def _shallow(self, needs: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the needs by which a node stays within `MAX_DEPTH`.
+
+        For one that lies too deep those stand that it builds on itself.
+        """
+        found: set[int] = set()
+        for need in needs:
+            found |= {need} if self._levels[need] < MAX_DEPTH else set(self._needs[need])
+        return tuple(sorted(found))
+
+
+def _renumbered(node: NodeSpec, ids: Mapping[int, int], number: int) -> NodeSpec:
+    needs = tuple(sorted({ids[need] for need in node.needs}))
+    renumbered: NodeSpec = node.model_copy(update={"id": number, "needs": needs})
+    return renumbered
+
+
+def point_of(summary: str) -> frozenset[str]:
+    """Return what two summaries of the same point have in common.
+
+    Their words, whatever the order, case, punctuation and plural; not their articles. Two that
+    differ in more are two points: to drop one that is new costs more than to keep one twice.
+    """
+    words = re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", summary).casefold())
+    said = {word.removesuffix("s") for word in words} - _EMPTY_WORDS
+    return frozenset(said or words)

@@ -1,0 +1,140 @@
+"""Checks on a plan while it is read: no point twice, no needs that only make a chain."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proto.messages import NodeSpec
+from services.planner.gate import depth
+from services.planner.parser import End, PlanItem, Planned, PlanParser, Shape, render
+from services.planner.reading import MAX_DEPTH, PlanReader, point_of
+
+
+def read(text: str, reader: PlanReader | None = None) -> list[PlanItem]:
+    reader = reader or PlanReader()
+    return reader.feed(text) + reader.close()
+
+
+def nodes_of(items: list[PlanItem]) -> list[NodeSpec]:
+    return [item.node for item in items if isinstance(item, Planned)]
+
+
+def test_a_plan_without_fault_stays_as_the_model_wrote_it() -> None:
+    plan = "graph\n1.  Rent|easy\n2. Team | hard long\n3. Advice | hard | needs 1,2\nend"
+    parser = PlanParser()
+    assert read(plan) == parser.feed(plan) + parser.close()
+
+
+def test_a_repeated_point_is_left_out_and_the_rest_moves_up() -> None:
+    items = read(
+        "graph\n1. Cost of rent | easy short\n2. Costs of the rent | easy short\n"
+        "3. Team | hard long\n4. Advice | hard medium needs 2,3\nend"
+    )
+    assert [(node.id, node.summary, node.needs) for node in nodes_of(items)] == [
+        (1, "Cost of rent", ()),
+        (2, "Team", ()),
+        (3, "Advice", (1, 2)),
+    ]
+    lines = [item.line for item in items if isinstance(item, Planned)]
+    assert lines[1:] == ["2. Team | hard long", "3. Advice | hard medium needs 1,2"]
+    assert items[-1] == End()
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Cost of rent", "The costs of rent"),
+        ("Größe und Lage", "Lage und größe"),
+        ("结论和建议", "结论和建议"),
+        ("التكلفة والوقت", "التكلفة، والوقت"),
+    ],
+)
+def test_the_same_point_in_other_words_order_or_case(one: str, other: str) -> None:
+    assert point_of(one) == point_of(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Pros of renting", "Cons of renting"),
+        ("Effects on men", "Effects on women"),
+        ("Step 1", "Step 2"),
+        ("短期影响", "长期影响"),
+        ("The", "And"),
+        ("!", "?"),
+    ],
+)
+def test_points_that_differ_in_a_word_are_two(one: str, other: str) -> None:
+    assert point_of(one) != point_of(other) or not point_of(one)
+
+
+def test_a_planner_that_takes_over_knows_the_published_points_again() -> None:
+    reader = PlanReader(done=["1. Rent | easy", "2. Team | hard needs 1"])
+    items = read("3. The team | easy\n4. Advice | hard needs 3\nend", reader)
+    assert nodes_of(items) == [NodeSpec(id=3, summary="Advice", difficulty="hard", needs=(1,))]
+    assert [item.line for item in items if isinstance(item, Planned)] == [
+        "3. Advice | hard medium needs 2"
+    ]
+
+
+def test_a_chain_becomes_points_that_build_on_its_first_and_is_remembered() -> None:
+    reader = PlanReader()
+    chain = (
+        "graph\n1. A | easy\n2. B | easy needs 1\n3. C | easy needs 2\n4. D | hard needs 1,3\nend"
+    )
+    assert [node.needs for node in nodes_of(read(chain, reader))] == [(), (1,), (1,), (1,)]
+    assert [node.needs for node in reader.written] == [(), (1,), (2,), (1, 3)]
+
+
+def test_without_checks_it_is_the_parser() -> None:
+    plan = "graph\n1. A | easy\n2. A | easy needs 1\n3. A | easy needs 2\nend"
+    parser = PlanParser()
+    assert read(plan, PlanReader(checked=False)) == parser.feed(plan) + parser.close()
+
+
+_SUMMARIES = st.sampled_from(["Rent", "Team", "Costs", "Cost", "Law", "Advice", "Light", "Air"])
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> tuple[NodeSpec, ...]:
+    nodes = []
+    for number in range(1, draw(st.integers(1, 12)) + 1):
+        earlier = st.sets(st.integers(1, number - 1)) if number > 1 else st.just(set[int]())
+        needs = tuple(sorted(draw(earlier)))
+        nodes.append(NodeSpec(id=number, summary=draw(_SUMMARIES), needs=needs))
+    return tuple(nodes)
+
+
+@given(plans(), st.lists(st.integers(0, 900), max_size=8))
+def test_any_plan_is_read_the_same_in_any_chunking_and_taken_over_at_any_line(
+    nodes: tuple[NodeSpec, ...], places: list[int]
+) -> None:
+    text = render("graph", nodes)
+    whole = read(text)
+    edges = [0, *sorted(place % len(text) for place in places), len(text)]
+    reader = PlanReader()
+    pieces = [text[a:b] for a, b in itertools.pairwise(edges)]
+    assert [item for piece in pieces for item in reader.feed(piece)] + reader.close() == whole
+    lines = [item.line for item in whole if isinstance(item, Planned)]
+    again = read("\n".join(["graph", *lines, "end"]))
+    assert nodes_of(again) == nodes_of(whole)
+    taken_over = PlanReader(done=lines[: (len(lines) + 1) // 2])
+    rest = read("\n".join([*lines[(len(lines) + 1) // 2 :], "end"]), taken_over)
+    assert [*taken_over.done, *nodes_of(rest)] == nodes_of(whole)
+
+
+@given(plans())
+def test_the_graph_is_whole_shallow_and_without_a_point_twice(nodes: tuple[NodeSpec, ...]) -> None:
+    items = read(render("graph", nodes))
+    found = nodes_of(items)
+    assert (items[0], items[-1]) == (Shape("graph"), End())
+    assert [node.id for node in found] == list(range(1, len(found) + 1))
+    assert all(need < node.id for node in found for need in node.needs)
+    assert depth(found) <= MAX_DEPTH
+    points = [point_of(node.summary) for node in found]
+    assert len(set(points)) == len(points)
+    assert set(points) == {point_of(node.summary) for node in nodes}
