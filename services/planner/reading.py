@@ -35,6 +35,7 @@ class PlanReader:
     Attributes:
         done: the nodes of `done`, as they were published.
         written: all nodes, with the needs that the model gave them.
+        lines: how many points the model has written, repeated ones included.
 
     Raises:
         PlanRejected: as :class:`PlanParser`.
@@ -54,6 +55,7 @@ class PlanReader:
         self._levels: dict[int, int] = {}
         self._points: dict[frozenset[str], int] = {}
         self.written: list[NodeSpec] = []
+        self.lines = len(done)
         self.done = [self._kept(node, node.id) for node in self._parser.done]
 
     def feed(self, text: str) -> list[PlanItem]:
@@ -74,6 +76,7 @@ class PlanReader:
     def _planned(self, item: Planned) -> Planned | None:
         """Return the item as it is published, or None if it repeats an earlier one."""
         said = item.node
+        self.lines += 1
         known = self._points.get(point_of(said.summary))
         if known and self._checked:
             self._ids[said.id] = known

@@ -42,6 +42,7 @@ export function factRows(run, id) {
             spec &&
                 `${spec.difficulty}${spec.difficulty === "easy" ? " (the small pool may take it)" : ""}`,
         ],
+        ["Length asked for", spec?.budget_tokens && `about ${spec.budget_tokens} tokens`],
         ["Model", decoded?.model],
         ["Engine", decoded?.endpoint ?? node.endpoint],
         ["Worker", decoded?.worker ?? node.worker],
