@@ -6,6 +6,7 @@ stands where a value would.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -15,12 +16,14 @@ from pydantic import BaseModel
 
 from proto import messages as m
 from proto.names import (
+    ANSWER,
     COMMAND_QUEUE,
     DROP_LETTER,
     LIST_LETTERS,
     PLANNER_CONSUMER,
     REQUEUE_LETTER,
     SHOW_LETTER,
+    SUBMIT,
     Band,
     Pool,
     Stream,
@@ -73,6 +76,11 @@ class Channel:
         """All messages on it, each once."""
         return tuple(dict.fromkeys(kind for kinds in self.sent.values() for kind in kinds))
 
+    @property
+    def pattern(self) -> str:
+        """What to subscribe to for all of its subjects."""
+        return re.sub(r"{\w+}", "*", self.address)
+
 
 _REQUEST: Final = "{request}"
 _NODE: Final = cast("int", "{node}")
@@ -92,6 +100,7 @@ PARAMETERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
 }
 
 _UNPARTITIONED: Final = Subjects(1)
+_ENDS: Final = (m.AnswerAssembled, m.SkeletonDrafted, m.RequestFailed)
 
 
 def _fact_address(subject: str) -> str:
@@ -179,10 +188,86 @@ _FACTS: Final = (
         _UNPARTITIONED.end(_REQUEST),
         "The end of the request; the first one stored wins.",
         {
-            Role.ASSEMBLER: (m.AnswerAssembled, m.SkeletonDrafted, m.RequestFailed),
+            Role.ASSEMBLER: _ENDS,
             Role.PLANNER: (m.RequestFailed,),
         },
     ),
+)
+
+
+def _command(name: str, address: str, summary: str, asked: Message, *replies: Message) -> Channel:
+    """Request-reply, answered by any assembler."""
+    return Channel(
+        name=name,
+        address=address,
+        summary=summary,
+        sent={Role.CLIENT: (asked,)},
+        read=(Role.ASSEMBLER,),
+        queue=COMMAND_QUEUE,
+        replies=(*replies, m.ErrorInfo),
+    )
+
+
+#: What callers ask for and get in a reply; assemblers answer (`services.assembler`).
+SUBMIT_COMMAND: Final = _command(
+    "submit",
+    SUBMIT,
+    "Stores a request and replies with its id.",
+    m.CreateRequest,
+    m.RequestCreated,
+)
+ANSWER_COMMAND: Final = _command(
+    "answer",
+    ANSWER,
+    "Stores a request, waits for its end and replies with it.",
+    m.AskQuestion,
+    *_ENDS,
+    m.AnswerPending,
+)
+AWAIT_COMMAND: Final = _command(
+    "await",
+    Subjects.answer(_REQUEST),
+    "Waits for the end of a stored request and replies with it.",
+    m.AwaitAnswer,
+    *_ENDS,
+    m.AnswerPending,
+)
+CANCEL_COMMAND: Final = _command(
+    "cancel",
+    Subjects.cancel(_REQUEST),
+    "Cancels a request; answered when its end is stored.",
+    m.CancelRequest,
+    m.CancelOutcome,
+)
+LIST_LETTERS_COMMAND: Final = _command(
+    "listLetters",
+    LIST_LETTERS,
+    "Lists dead letters, a page at a time.",
+    m.ListLetters,
+    m.LetterPage,
+)
+SHOW_LETTER_COMMAND: Final = _command(
+    "showLetter", SHOW_LETTER, "Shows one dead letter.", m.ShowLetter, m.LetterShown
+)
+REQUEUE_LETTER_COMMAND: Final = _command(
+    "requeueLetter",
+    REQUEUE_LETTER,
+    "Submits the request of a dead letter again; answered when it is stored.",
+    m.RequeueLetter,
+    m.LetterRequeued,
+)
+DROP_LETTER_COMMAND: Final = _command(
+    "dropLetter", DROP_LETTER, "Removes a dead letter.", m.DropLetter, m.LetterDropped
+)
+COMMANDS: Final = (
+    SUBMIT_COMMAND,
+    ANSWER_COMMAND,
+    AWAIT_COMMAND,
+    CANCEL_COMMAND,
+    LIST_LETTERS_COMMAND,
+    SHOW_LETTER_COMMAND,
+    REQUEUE_LETTER_COMMAND,
+    DROP_LETTER_COMMAND,
 )
 
 _CORE: Final = (
@@ -197,15 +282,6 @@ _CORE: Final = (
         read=(Role.CLIENT,),
     ),
     Channel(
-        name="cancel",
-        address=Subjects.cancel(_REQUEST),
-        summary="Cancels a request; answered when its end is stored.",
-        sent={Role.CLIENT: (m.CancelRequest,)},
-        read=(Role.ASSEMBLER,),
-        queue=COMMAND_QUEUE,
-        replies=(m.CancelOutcome, m.ErrorInfo),
-    ),
-    Channel(
         name="stop",
         address=Subjects.stop(_REQUEST),
         summary="Work on a request is of no more use. May be lost: the end says the same.",
@@ -215,44 +291,7 @@ _CORE: Final = (
 )
 
 
-def _letter_command(
-    name: str, address: str, summary: str, asked: Message, reply: Message
-) -> Channel:
-    return Channel(
-        name=name,
-        address=address,
-        summary=summary,
-        sent={Role.CLIENT: (asked,)},
-        read=(Role.ASSEMBLER,),
-        queue=COMMAND_QUEUE,
-        replies=(reply, m.ErrorInfo),
-    )
-
-
-_LETTERS: Final = (
-    _letter_command(
-        "listLetters",
-        LIST_LETTERS,
-        "Lists dead letters, a page at a time.",
-        m.ListLetters,
-        m.LetterPage,
-    ),
-    _letter_command(
-        "showLetter", SHOW_LETTER, "Shows one dead letter.", m.ShowLetter, m.LetterShown
-    ),
-    _letter_command(
-        "requeueLetter",
-        REQUEUE_LETTER,
-        "Submits the request of a dead letter again; answered when it is stored.",
-        m.RequeueLetter,
-        m.LetterRequeued,
-    ),
-    _letter_command(
-        "dropLetter", DROP_LETTER, "Removes a dead letter.", m.DropLetter, m.LetterDropped
-    ),
-)
-
-CHANNELS: Final[tuple[Channel, ...]] = _WORK + _FACTS + _CORE + _LETTERS
+CHANNELS: Final[tuple[Channel, ...]] = _WORK + _FACTS + COMMANDS + _CORE
 
 #: Every message that travels, each once, in the order of the channels.
 MESSAGES: Final[tuple[Message, ...]] = tuple(

@@ -171,6 +171,18 @@ class PlanContested(SkelgraphError):
     retryable = True
 
 
+class UnknownRequest(SkelgraphError):
+    """Nothing is known of this request."""
+
+    code = "unknown_request"
+
+
+class RequestIdTaken(SkelgraphError):
+    """The request id stands for another request."""
+
+    code = "request_id_taken"
+
+
 class LetterNotFound(SkelgraphError):
     """There is no such dead letter."""
 

@@ -27,6 +27,10 @@ RequestId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
 MAX_QUESTION_CHARS = 100_000
 MAX_DEADLINE_S = 86_400
+#: How long a caller may wait for an answer in one call, and waits if it says nothing: less than
+#: the two minutes for which NATS lets a service reply unless it is told otherwise.
+MAX_WAIT_S = 3600
+DEFAULT_WAIT_S = 100.0
 
 #: Between the texts of two nodes in an answer.
 JOINT = "\n\n"
@@ -129,10 +133,10 @@ class ErrorInfo(Passed):
 # --- commands -------------------------------------------------------------------------
 
 
-class SubmitRequest(Sent):
-    """Ask for an answer; the request id stands in the subject."""
+class Question(Sent):
+    """Base of what asks for an answer."""
 
-    type: Literal["SubmitRequest"] = "SubmitRequest"
+    type: str
     question: str = Field(min_length=1, max_length=MAX_QUESTION_CHARS, pattern=r"\S")
     context: tuple[Turn, ...] = Field(
         (), max_length=1000, description="what was said before; the answer is to the question"
@@ -146,6 +150,12 @@ class SubmitRequest(Sent):
     on_failure: Literal["direct", "fail"] = Field(
         "direct", description="when a node fails for good: answer directly, or fail"
     )
+
+
+class SubmitRequest(Question):
+    """Ask for an answer; the request id stands in the subject."""
+
+    type: Literal["SubmitRequest"] = "SubmitRequest"
     requeued_from: RequestId | None = Field(
         None,
         description="the request with dead letters that this one does again",
@@ -164,6 +174,59 @@ class SubmitRequest(Sent):
         " nothing; grammar: the plan is written free",
         exclude_if=lambda value: not value,  # services of an older version do not know it
     )
+
+
+RequestIdWanted = Annotated[
+    RequestId | None,
+    Field(
+        description="id of the request: to send the same again under it asks once and is"
+        " answered alike; null: a new one, which cannot be asked for again if the reply is lost"
+    ),
+]
+WaitS = Annotated[
+    float, Field(gt=0, le=MAX_WAIT_S, description="seconds after which `AnswerPending` is replied")
+]
+
+
+class CreateRequest(Question):
+    """Ask that a request be stored (request-reply), without waiting for its answer."""
+
+    type: Literal["CreateRequest"] = "CreateRequest"
+    request: RequestIdWanted = None
+
+
+class RequestCreated(Passed):
+    """Reply to `CreateRequest`: the request is stored."""
+
+    type: Literal["RequestCreated"] = "RequestCreated"
+    request: RequestId
+    outcome: Literal["created", "known"] = Field(description="known: it was stored before")
+
+
+class AskQuestion(Question):
+    """Ask for an answer and wait for it (request-reply).
+
+    The reply is the request's end (`AnswerAssembled`, `SkeletonDrafted`, `RequestFailed`),
+    `AnswerPending`, or an `ErrorInfo` if the request could not be stored.
+    """
+
+    type: Literal["AskQuestion"] = "AskQuestion"
+    request: RequestIdWanted = None
+    wait_s: WaitS = DEFAULT_WAIT_S
+
+
+class AwaitAnswer(Sent):
+    """Wait for the answer to a request that is stored (request-reply); see `AskQuestion`."""
+
+    type: Literal["AwaitAnswer"] = "AwaitAnswer"
+    wait_s: WaitS = DEFAULT_WAIT_S
+
+
+class AnswerPending(Passed):
+    """Reply to who waits for an answer: not yet; ask for it again by the request's id."""
+
+    type: Literal["AnswerPending"] = "AnswerPending"
+    request: RequestId
 
 
 class CancelRequest(Sent):

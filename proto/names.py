@@ -18,6 +18,8 @@ from typing import Final
 from proto.errors import InvalidRequest
 
 PREFIX: Final = "skelgraph.v1"
+#: As what assemblers announce themselves by the NATS services protocol.
+SERVICE_NAME: Final = "skelgraph"
 
 #: Node id of the one node that answers the whole question (modes `direct`, fallback).
 DIRECT_NODE: Final = 0
@@ -59,6 +61,10 @@ class Header(StrEnum):
     EXPECTED_LAST_SUBJECT_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
     #: W3C Trace Context, passed on from the request to every message and engine call.
     TRACEPARENT = "traceparent"
+    #: Of a reply that is an `ErrorInfo`, by the NATS services protocol (ADR-32): what is wrong in
+    #: words, and its code.
+    SERVICE_ERROR = "Nats-Service-Error"
+    SERVICE_ERROR_CODE = "Nats-Service-Error-Code"
 
 
 #: Subjects that each stream captures.
@@ -77,6 +83,11 @@ PIN_GROUP: Final = "owner"
 COMMAND_QUEUE: Final = "assembler"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+
+
+def schema_urn(message: str) -> str:
+    """Return the `$id` of the JSON Schema of a message."""
+    return f"urn:{PREFIX.replace('.', ':')}:{message}"
 
 
 def new_request_id() -> str:
@@ -172,6 +183,11 @@ class Subjects:
         return f"{PREFIX}.live.{request}.*"
 
     @staticmethod
+    def answer(request: str) -> str:
+        """Where a client asks (request-reply) for the answer to `request`, and waits for it."""
+        return f"{PREFIX}.answer.{request}"
+
+    @staticmethod
     def cancel(request: str) -> str:
         """Where a client asks (request-reply) that `request` be cancelled."""
         return f"{PREFIX}.cancel.{request}"
@@ -214,6 +230,10 @@ class Subjects:
         return f"{PREFIX}.event.{partition_of(request, self.partitions)}.{request}"
 
 
+#: Requests from callers that follow no facts (request-reply): stored, or answered as well.
+SUBMIT: Final = f"{PREFIX}.submit"
+ANSWER: Final = f"{PREFIX}.answer"
+
 ANY_CANCEL: Final = f"{PREFIX}.cancel.*"
 ANY_STOP: Final = f"{PREFIX}.stop.*"
 
@@ -224,13 +244,31 @@ REQUEUE_LETTER: Final = f"{PREFIX}.letter.requeue"
 DROP_LETTER: Final = f"{PREFIX}.letter.drop"
 ANY_LETTER: Final = f"{PREFIX}.letter.*"
 
+_TENANT: Final = f"{PREFIX}.tenant"
+
+
+def of_tenant(subject: str, owner: str = "*") -> str:
+    """Return where `subject` of a tenant arrives: NATS maps it there from the tenant's account,
+    so that what stands in the owner's place is the server's word, not the caller's.
+    """
+    return f"{_TENANT}.{owner}.{subject.removeprefix(f'{PREFIX}.')}"
+
+
+def split_tenant(subject: str) -> tuple[str, str]:
+    """Return the owner that `subject` names, and the subject without it; see `of_tenant`."""
+    if not subject.startswith(f"{_TENANT}."):
+        return "", subject
+    owner, _, rest = subject.removeprefix(f"{_TENANT}.").partition(".")
+    return owner, f"{PREFIX}.{rest}"
+
 
 def request_of(subject: str) -> str:
-    """Return the request id in a `request`, `cancel`, `stop` or `live` subject."""
+    """Return the request id in a `request`, `answer`, `cancel`, `stop` or `live` subject."""
     return subject.split(".")[3]
 
 
 __all__ = [
+    "ANSWER",
     "ANY_CANCEL",
     "ANY_LETTER",
     "ANY_STOP",
@@ -242,8 +280,10 @@ __all__ = [
     "PLANNER_CONSUMER",
     "PREFIX",
     "REQUEUE_LETTER",
+    "SERVICE_NAME",
     "SHOW_LETTER",
     "STREAM_SUBJECTS",
+    "SUBMIT",
     "Band",
     "Header",
     "Pool",
@@ -253,9 +293,12 @@ __all__ = [
     "new_request_id",
     "node_consumer",
     "node_consumer_filter",
+    "of_tenant",
     "partition_consumer",
     "partition_consumer_filter",
     "partition_of",
     "request_of",
     "requeued_id",
+    "schema_urn",
+    "split_tenant",
 ]

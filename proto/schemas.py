@@ -20,7 +20,7 @@ from proto.asyncapi import asyncapi_yaml
 from proto.channels import MESSAGES, Message
 from proto.codec import END, FACT, PREVIEW
 from proto.messages import Sent
-from proto.names import PREFIX
+from proto.names import schema_urn
 from proto.reference import messages_markdown
 
 Json = dict[str, object]
@@ -57,8 +57,7 @@ def schema_of(message: Message) -> Json:
     if message.__name__ in _TAGGED:
         required = schema.get("required")
         schema["required"] = ["type", *(required if isinstance(required, list) else ())]
-    urn = f"urn:{PREFIX.replace('.', ':')}:{message.__name__}"
-    return {"$schema": DIALECT, "$id": urn, **schema}
+    return {"$schema": DIALECT, "$id": schema_urn(message.__name__), **schema}
 
 
 def _open(schema: Json) -> None:

@@ -13,11 +13,11 @@ import orjson
 import pydantic
 
 from proto.codec import decode_fact, decode_preview
-from proto.errors import QueueUnavailable, SkelgraphError, all_errors
+from proto.errors import QueueUnavailable, SkelgraphError, UnknownRequest, all_errors
 from proto.messages import CancelOutcome, Preview, SubmitRequest
 from proto.names import check_request_id
 from services.gateway import errors as http_errors
-from services.runtime.client import END_TYPES, UnknownRequest
+from services.runtime.client import END_TYPES
 from services.runtime.facts import StoredFact
 
 #: Longer than a gateway's longest silence.
@@ -223,7 +223,7 @@ def _error_of(response: httpx2.Response) -> SkelgraphError:
 
 def _known() -> dict[str, type[SkelgraphError]]:
     own = [kind for kind in vars(http_errors).values() if isinstance(kind, type)]
-    kinds = [kind for kind in [*own, UnknownRequest] if issubclass(kind, SkelgraphError)]
+    kinds = [kind for kind in own if issubclass(kind, SkelgraphError)]
     return {kind.code: kind for kind in kinds} | all_errors()
 
 

@@ -7,13 +7,17 @@ import sys
 
 from pydantic import Field
 
-from proto.names import ANY_CANCEL, ANY_LETTER, COMMAND_QUEUE
+from proto import channels
+from services.assembler.asking import Asking
 from services.assembler.graph import RetryPolicy
 from services.assembler.ledger import Ledger
 from services.assembler.partition import DRAIN_S, Partition
 from services.assembler.service import Commands, LetterCommands
 from services.runtime import tracing
+from services.runtime.announce import Announcer
+from services.runtime.client import Client
 from services.runtime.clock import ServerClock
+from services.runtime.ends import Ends
 from services.runtime.facts import EventLog
 from services.runtime.lifecycle import Process, run
 from services.runtime.publisher import DurablePublisher
@@ -32,6 +36,11 @@ class AssemblerSettings(ServiceSettings):
     backoff_s: float = Field(
         0.5, ge=0, description="seconds before the second retry, doubled each time"
     )
+    max_waiting: int = Field(
+        1000,
+        ge=1,
+        description="callers that may wait for an answer at once (`skelgraph.v1.answer`)",
+    )
 
 
 async def serve(process: Process) -> None:
@@ -45,9 +54,8 @@ async def serve(process: Process) -> None:
     ledger = Ledger(connection, publisher, EventLog(connection, publisher, settings.partitions))
     marks = Marks(settings.ack_wait_s)
     process.spawn(marks.run(), "event marks")
-    responder = Responder(connection, COMMAND_QUEUE)
-    await responder.answer(ANY_CANCEL, Commands(ledger).cancel)
-    await responder.answer(ANY_LETTER, LetterCommands(ledger).handle)
+    ends = Ends(connection, ledger.events)
+    responder = await _answering(process, ledger, Client(connection, publisher), ends, settings)
     clock = ServerClock()
     await clock.sync(connection)
     tracing.use_clock(clock.now)
@@ -61,7 +69,30 @@ async def serve(process: Process) -> None:
         process.watch(partition.pull.task)
     process.serving()
     await process.stopping.wait()
-    await asyncio.gather(responder.settle(DRAIN_S), *(partition.stop() for partition in partitions))
+    ends.close()
+    await asyncio.gather(responder.close(DRAIN_S), *(partition.stop() for partition in partitions))
+
+
+async def _answering(
+    process: Process, ledger: Ledger, client: Client, ends: Ends, settings: AssemblerSettings
+) -> Responder:
+    """Return what answers commands, whatever partition they concern."""
+    responder = Responder(process.connection)
+    asking = Asking(client, ends, settings.max_waiting)
+    letters = LetterCommands(ledger)
+    # Who waits for an answer is counted, and refused, by `Asking`: never kept from being heard.
+    await responder.answer(channels.SUBMIT_COMMAND, asking.submit, tenants=True)
+    await responder.answer(channels.ANSWER_COMMAND, asking.answer, most=sys.maxsize, tenants=True)
+    await responder.answer(
+        channels.AWAIT_COMMAND, asking.await_answer, most=sys.maxsize, tenants=True
+    )
+    await responder.answer(channels.CANCEL_COMMAND, Commands(ledger, client).cancel, tenants=True)
+    await responder.answer(channels.LIST_LETTERS_COMMAND, letters.list)
+    await responder.answer(channels.SHOW_LETTER_COMMAND, letters.show)
+    await responder.answer(channels.REQUEUE_LETTER_COMMAND, letters.requeue)
+    await responder.answer(channels.DROP_LETTER_COMMAND, letters.drop)
+    await Announcer(process.connection, responder, process.replica).open()
+    return responder
 
 
 def main() -> int:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
 
 from nats.aio.msg import Msg
 from pydantic import BaseModel
 
-from proto import names
 from proto.codec import decode, encode
-from proto.errors import Cancelled, InvalidRequest, SkelgraphError
+from proto.errors import Cancelled, InvalidRequest, UnknownRequest
 from proto.messages import (
     CancelOutcome,
     CancelRequest,
@@ -19,11 +19,15 @@ from proto.messages import (
     ListLetters,
     RequestFailed,
     RequeueLetter,
+    Sent,
     ShowLetter,
 )
-from proto.names import check_request_id, request_of
+from proto.names import check_request_id, request_of, split_tenant
 from services.assembler.ledger import Ledger
 from services.assembler.letters import Letters
+from services.runtime.client import Client
+
+C = TypeVar("C", bound=Sent)
 
 #: Commands on dead letters that an assembler works on at once.
 MOST_LETTER_COMMANDS: Final = 4
@@ -34,20 +38,28 @@ class Commands:
 
     Args:
         ledger: stores the end.
+        client: tells whose a request is.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, client: Client) -> None:
         self._ledger = ledger
+        self._client = client
 
     async def cancel(self, message: Msg) -> bytes:
         """Store that the request is cancelled, tell everybody, and return the reply."""
-        request = request_of(message.subject)
+        owner, subject = split_tenant(message.subject)
+        request = check_request_id(request_of(subject))
+        command = decode(CancelRequest, message.data or b"{}")
+        if owner and not await self._is_of(owner, request):
+            return encode(CancelOutcome(request=request, outcome="unknown"))
+        return encode(await self._cancel(request, command.reason))
+
+    async def _is_of(self, owner: str, request: str) -> bool:
         try:
-            check_request_id(request)
-            command = decode(CancelRequest, message.data or b"{}")
-            return encode(await self._cancel(request, command.reason))
-        except SkelgraphError as error:
-            return encode(ErrorInfo.of(error))
+            _, submitted = await self._client.find(request)
+        except (UnknownRequest, InvalidRequest):
+            return False
+        return submitted is not None and submitted.owner == owner
 
     async def _cancel(self, request: str, reason: str) -> CancelOutcome:
         if not await self._is_known(request):
@@ -82,23 +94,24 @@ class LetterCommands:
         self._letters = Letters(ledger)
         self._room = asyncio.Semaphore(MOST_LETTER_COMMANDS)
 
-    async def handle(self, message: Msg) -> bytes:
-        """Do what is asked and return the reply: an `ErrorInfo` if it cannot be done."""
-        try:
-            async with self._room:
-                return encode(await self._answer(message.subject, message.data or b"{}"))
-        except SkelgraphError as error:
-            return encode(ErrorInfo.of(error))
+    async def list(self, message: Msg) -> bytes:
+        """Return a page of letters."""
+        return await self._done(ListLetters, self._letters.page, message)
 
-    async def _answer(self, subject: str, data: bytes) -> BaseModel:
-        match subject:
-            case names.LIST_LETTERS:
-                return await self._letters.page(decode(ListLetters, data))
-            case names.SHOW_LETTER:
-                return await self._letters.show(decode(ShowLetter, data))
-            case names.REQUEUE_LETTER:
-                return await self._letters.requeue(decode(RequeueLetter, data))
-            case names.DROP_LETTER:
-                return await self._letters.drop(decode(DropLetter, data))
-            case _:
-                raise InvalidRequest("list, show, requeue and drop are known", field="subject")
+    async def show(self, message: Msg) -> bytes:
+        """Return one letter."""
+        return await self._done(ShowLetter, self._letters.show, message)
+
+    async def requeue(self, message: Msg) -> bytes:
+        """Do the request of a letter again, and return under which id."""
+        return await self._done(RequeueLetter, self._letters.requeue, message)
+
+    async def drop(self, message: Msg) -> bytes:
+        """Remove a letter, and return what came of it."""
+        return await self._done(DropLetter, self._letters.drop, message)
+
+    async def _done(
+        self, kind: type[C], act: Callable[[C], Awaitable[BaseModel]], message: Msg
+    ) -> bytes:
+        async with self._room:
+            return encode(await act(decode(kind, message.data or b"{}")))

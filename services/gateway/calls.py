@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -25,6 +24,7 @@ from services.gateway.gateway import Limits
 from services.gateway.keys import Caller
 from services.gateway.sse import until_gone
 from services.runtime import tracing
+from services.runtime.pull import traceparent_of
 
 M = TypeVar("M", bound=BaseModel)
 T = TypeVar("T")
@@ -36,7 +36,6 @@ LINGER_S: Final = 1.0
 _EXACT: Final = 2.0**53
 #: Where the state of an HTTP request names the request that it means.
 REQUEST_ID: Final = "skelgraph_request"
-_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 
 
 class ClientGone(Exception):
@@ -70,8 +69,7 @@ class Call:
     @property
     def trace(self) -> str | None:
         """The caller's W3C Trace Context, if it is one."""
-        given = self.http.headers.get("traceparent", "")
-        return given if _TRACEPARENT.match(given) else None
+        return traceparent_of(self.http.headers)
 
     def means(self, request: str) -> None:
         """Note the request that this call means: its answer names it, an error too."""

@@ -9,15 +9,15 @@ from typing import Final
 
 import structlog
 
-from proto.errors import NotConfirmed, QueueUnavailable, SkelgraphError
-from proto.messages import CancelOutcome, RequestAccepted, RequestFailed, SubmitRequest
-from proto.names import check_request_id, new_request_id
+from proto.errors import NotConfirmed, QueueUnavailable, SkelgraphError, UnknownRequest
+from proto.messages import CancelOutcome, RequestFailed, SubmitRequest
+from proto.names import new_request_id
 from services.gateway.accounts import Accounts
 from services.gateway.errors import IdempotencyKeyReused
 from services.gateway.following import Follower
 from services.gateway.idempotency import GENERATIONS, request_id
 from services.gateway.keys import Caller, Keys
-from services.runtime.client import Client, RequestState, UnknownRequest
+from services.runtime.client import Client, RequestState
 
 log = structlog.get_logger()
 
@@ -167,12 +167,7 @@ class Gateway:
             InvalidRequest: the id is not valid.
             QueueUnavailable: NATS does not answer.
         """
-        check_request_id(request)
-        for _ in range(2):  # between the two reads a planner may take it out of the queue
-            state = await self.client.state(request)
-            submitted = _accepted(state) or await self.client.queued_request(request)
-            if submitted is not None:
-                break
+        state, submitted = await self.client.find(request)
         if submitted is None or submitted.owner != caller.owner:
             raise UnknownRequest(f"{request} was never asked, or so long ago that it is gone")
         return Found(state, submitted)
@@ -219,8 +214,3 @@ class Gateway:
         del self._cancelling[request]
         if not task.cancelled() and (error := task.exception()):
             log.error("cancel_failed", task=task.get_name(), exc_info=error)
-
-
-def _accepted(state: RequestState) -> SubmitRequest | None:
-    facts = (stored.fact for stored in state.facts)
-    return next((fact.submitted for fact in facts if isinstance(fact, RequestAccepted)), None)

@@ -13,7 +13,7 @@ import orjson
 import structlog
 from starlette.responses import Response
 
-from proto.errors import InvalidRequest, MalformedMessage, SkelgraphError
+from proto.errors import InvalidRequest, MalformedMessage, SkelgraphError, UnknownRequest
 from proto.messages import RequestFailed, SkeletonDrafted
 from services.gateway import request_view, sse
 from services.gateway.accounts import MAX_RECENT
@@ -30,7 +30,7 @@ from services.gateway.calls import Call, json_response
 from services.gateway.errors import TooManyStreams
 from services.gateway.following import Following
 from services.gateway.gateway import Claim, Gateway
-from services.runtime.client import END_TYPES, Ending, UnknownRequest, error_of
+from services.runtime.client import END_TYPES, Ending, error_of
 from services.runtime.facts import StoredFact
 
 log = structlog.get_logger()

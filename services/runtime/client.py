@@ -28,6 +28,7 @@ from proto.errors import (
     QueueUnavailable,
     RequestTooLarge,
     SkelgraphError,
+    UnknownRequest,
     all_errors,
 )
 from proto.messages import (
@@ -37,6 +38,7 @@ from proto.messages import (
     ErrorInfo,
     Fact,
     Preview,
+    RequestAccepted,
     RequestFailed,
     SkeletonDrafted,
     SubmitRequest,
@@ -62,12 +64,6 @@ MAX_WAITING: Final = 10_000
 
 END_TYPES: Final = (AnswerAssembled, SkeletonDrafted, RequestFailed)
 Ending = AnswerAssembled | SkeletonDrafted | RequestFailed
-
-
-class UnknownRequest(SkelgraphError):
-    """Nothing is known of this request."""
-
-    code = "unknown_request"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +145,19 @@ class Client:
         traceparent: str | None = None,
         timeout_s: float = SUBMIT_TIMEOUT_S,
     ) -> str:
-        """Store `request` for a planner, and return its id.
+        """Store `request` for a planner, and return its id; see `store`."""
+        await self.store(request, request_id, traceparent=traceparent, timeout_s=timeout_s)
+        return request_id
+
+    async def store(
+        self,
+        request: SubmitRequest,
+        request_id: str,
+        *,
+        traceparent: str | None = None,
+        timeout_s: float = SUBMIT_TIMEOUT_S,
+    ) -> bool:
+        """Store `request` for a planner; return whether it is new.
 
         Once more under an id that is queued changes nothing.
 
@@ -171,8 +179,9 @@ class Client:
                 )
             except NotConfirmed as error:
                 outcome = await self._found(request_id, error)
-        log.info("request_submitted", request=request_id, new=outcome is Outcome.STORED)
-        return request_id
+        new = outcome is Outcome.STORED
+        log.info("request_submitted", request=request_id, new=new)
+        return new
 
     async def _found(self, request_id: str, error: NotConfirmed) -> Outcome:
         """Look whether a request is stored although NATS did not say so."""
@@ -266,6 +275,23 @@ class Client:
             raise UnknownRequest(f"{request_id} was never asked, or so long ago that it is gone")
         return RequestState(request_id, facts, queued)
 
+    async def find(self, request_id: str) -> tuple[RequestState, SubmitRequest | None]:
+        """Return what is stored about a request now, and how it was asked for.
+
+        The latter is None of a request that was refused before a planner took it up.
+
+        Raises:
+            UnknownRequest: there is no such request, or its facts are too old to be kept.
+            InvalidRequest: the id is not valid, or what is queued under it is no valid request.
+            QueueUnavailable: NATS does not answer.
+        """
+        for _ in range(2):  # between the two reads a planner may take it out of the queue
+            state = await self.state(request_id)
+            submitted = _accepted(state) or await self.queued_request(request_id)
+            if submitted is not None:
+                break
+        return state, submitted
+
     async def queued_request(self, request_id: str) -> SubmitRequest | None:
         """Return a request that waits for a planner or is with one; None if there is none.
 
@@ -322,6 +348,11 @@ class Client:
         finally:
             reading.cancel()
             await asyncio.wait([reading])
+
+
+def _accepted(state: RequestState) -> SubmitRequest | None:
+    facts = (stored.fact for stored in state.facts)
+    return next((fact.submitted for fact in facts if isinstance(fact, RequestAccepted)), None)
 
 
 @contextlib.asynccontextmanager

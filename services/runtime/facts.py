@@ -112,6 +112,14 @@ class EventLog:
         Raises:
             QueueUnavailable: NATS does not answer.
         """
+        return await self.read_end(request) is not None
+
+    async def read_end(self, request: str) -> bytes | None:
+        """Return the end of `request` as it is stored, or None.
+
+        Raises:
+            QueueUnavailable: NATS does not answer.
+        """
         subject = self.subjects.end(request)
         try:
             reply = await self._connection.request(
@@ -119,7 +127,7 @@ class EventLog:
             )
         except (nats.errors.Error, TimeoutError) as error:
             raise QueueUnavailable(f"{subject}: {error}") from error
-        return (reply.headers or {}).get("Status") is None
+        return None if (reply.headers or {}).get("Status") else reply.data
 
     async def knows(self, request: str) -> bool:
         """Return whether any fact of `request` is stored. The stream's leader answers, so that

@@ -14,7 +14,7 @@ import itertools
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import orjson
@@ -40,6 +40,12 @@ MISSING_PAUSE_S: Final = 0.5
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 _WRONG_PIN = "423"
 _GONE = {"409", "503"}
+
+
+def traceparent_of(headers: Mapping[str, str]) -> str | None:
+    """Return the W3C Trace Context in `headers`, if it is one."""
+    given = headers.get(Header.TRACEPARENT, "")
+    return given if _TRACEPARENT.match(given) else None
 
 
 class Delivery:
@@ -91,8 +97,8 @@ class Delivery:
     @property
     def trace(self) -> dict[str, str]:
         """The trace context to pass on with what follows from this message."""
-        traceparent = self.headers.get(Header.TRACEPARENT, "")
-        return {Header.TRACEPARENT.value: traceparent} if _TRACEPARENT.match(traceparent) else {}
+        traceparent = traceparent_of(self.headers)
+        return {Header.TRACEPARENT.value: traceparent} if traceparent else {}
 
     async def ack(self) -> None:
         """It is done; what follows from it is stored."""

@@ -17,6 +17,7 @@ from proto.errors import (
     NotProvisioned,
     QueueUnavailable,
     RequestTooLarge,
+    UnknownRequest,
 )
 from proto.messages import (
     AnswerAssembled,
@@ -30,7 +31,7 @@ from proto.messages import (
     TokensDecoded,
 )
 from proto.names import ANY_CANCEL, STREAM_SUBJECTS, Header, Stream, Subjects, request_of
-from services.runtime.client import Client, UnknownRequest, make_request, open_client
+from services.runtime.client import Client, make_request, open_client
 from services.runtime.streams import StreamLimits, provision
 from tests.conftest import Runtime
 from tests.unit.test_order import REQUEST, answered, completed, decoded, planned, tokens

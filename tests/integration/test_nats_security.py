@@ -19,9 +19,10 @@ import httpx2
 import pytest
 from nacl.signing import SigningKey
 
+from proto.codec import decode
 from proto.errors import QueueUnavailable
 from proto.messages import AnswerAssembled, NodeDecoded, SubmitRequest
-from proto.names import Stream
+from proto.names import ANSWER, Stream
 from services.provision.__main__ import ProvisionSettings, make
 from services.runtime.client import Client, open_client
 from services.runtime.connection import Connection
@@ -167,6 +168,12 @@ async def test_all_services_work_with_their_own_permissions(secured: Secured) ->
         assert any(not hasattr(one, "fact") for one in seen)
         await client.submit(SubmitRequest(question="Why not?", mode="sgd"), "secured-2")
         assert (await client.cancel("secured-2", "test")).outcome in {"cancelled", "already_ended"}
+        operator = await stack.enter_async_context(secured.connection("operator"))
+        await operator.open(timeout_s=5)
+        question = b'{"question": "And why?", "request": "secured-3"}'
+        reply = await operator.request(ANSWER, question, timeout_s=30)
+        assert (decode(AnswerAssembled, reply.data)).request == "secured-3"
+        assert (await operator.request("$SRV.PING", timeout_s=5)).data
         async with httpx2.AsyncClient(trust_env=False, timeout=30) as http:
             body = {"model": "skelgraph", "messages": [{"role": "user", "content": "Why?"}]}
             url = f"http://127.0.0.1:{api}/v1/chat/completions"

@@ -42,12 +42,14 @@ from proto.messages import (
     TokensDecoded,
 )
 from proto.names import (
+    ANSWER,
     ANY_LETTER,
     DROP_LETTER,
     LIST_LETTERS,
     REQUEUE_LETTER,
     SHOW_LETTER,
     STREAM_SUBJECTS,
+    SUBMIT,
     Band,
     Pool,
     Stream,
@@ -55,10 +57,12 @@ from proto.names import (
     check_request_id,
     new_request_id,
     node_consumer_filter,
+    of_tenant,
     partition_consumer_filter,
     partition_of,
     request_of,
     requeued_id,
+    split_tenant,
 )
 from skelgraph.local import errors as local_errors
 from tests.unit.generated import FEW, built, built_one_of
@@ -239,7 +243,7 @@ def test_each_subject_belongs_to_one_stream_or_to_none(
 ) -> None:
     for subject in _subjects(request, node, attempt, partitions):
         streams = [stream for stream in Stream if _matches(STREAM_SUBJECTS[stream], subject)]
-        on_core = subject.split(".")[2] in {"live", "cancel", "stop"}
+        on_core = subject.split(".")[2] in {"live", "answer", "cancel", "stop"}
         assert len(streams) == (0 if on_core else 1)
 
 
@@ -283,11 +287,24 @@ def test_one_request_never_reads_another_ones_subjects(
 def test_request_is_found_again_in_its_subjects(request: str, node: int) -> None:
     for subject in (
         Subjects.request(request),
+        Subjects.answer(request),
         Subjects.cancel(request),
         Subjects.stop(request),
         Subjects.live(request, node),
     ):
         assert request_of(subject) == request
+
+
+@given(REQUEST_IDS, REQUEST_IDS)
+def test_a_tenants_subject_names_its_owner_and_belongs_to_no_stream(
+    owner: str, request: str
+) -> None:
+    for subject in (SUBMIT, ANSWER, Subjects.answer(request), Subjects.cancel(request)):
+        arrives = of_tenant(subject, owner)
+        assert _matches(of_tenant(subject), arrives)
+        assert split_tenant(arrives) == (owner, subject)
+        assert split_tenant(subject) == ("", subject)
+        assert not any(_matches(taken, arrives) for taken in STREAM_SUBJECTS.values())
 
 
 def test_requeued_requests_have_ids_that_are_valid_and_known_beforehand() -> None:
@@ -322,6 +339,7 @@ def _subjects(request: str, node: int, attempt: int, partitions: int) -> Iterato
             yield Subjects.node(pool, band, request, node, attempt)
     yield Subjects.dead(request, node)
     yield Subjects.live(request, node)
+    yield Subjects.answer(request)
     yield Subjects.cancel(request)
     yield Subjects.stop(request)
     yield subjects.accepted(request)

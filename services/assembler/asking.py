@@ -1,0 +1,126 @@
+"""Commands of callers that follow no facts: take a request, wait for its end, reply with it.
+
+Whose a request is comes from the subject, where NATS has put it (`names.of_tenant`); what is
+somebody else's is unknown. Nothing tells that a caller has gone, so a wait has its limit, and the
+request goes on to its own deadline.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Final
+
+from nats.aio.msg import Msg
+
+from proto.codec import decode, encode
+from proto.errors import Busy, InvalidRequest, RequestIdTaken, UnknownRequest
+from proto.messages import (
+    AnswerPending,
+    AskQuestion,
+    AwaitAnswer,
+    CreateRequest,
+    Question,
+    RequestCreated,
+    SubmitRequest,
+)
+from proto.names import check_request_id, new_request_id, request_of, split_tenant
+from services.runtime import metrics
+from services.runtime.client import Client
+from services.runtime.ends import Ends
+from services.runtime.pull import traceparent_of
+
+#: When a caller that found no room to wait may try again; another assembler may have some.
+FULL_RETRY_S: Final = 1.0
+
+
+class Asking:
+    """Answers `CreateRequest`, `AskQuestion` and `AwaitAnswer`, whatever partition they concern.
+
+    Args:
+        client: submits and reads.
+        ends: waits.
+        most_waiting: callers that may wait at once; further ones are told `busy`.
+    """
+
+    def __init__(self, client: Client, ends: Ends, most_waiting: int) -> None:
+        self._client = client
+        self._ends = ends
+        self._most_waiting = most_waiting
+        self._waiting = 0
+
+    async def submit(self, message: Msg) -> bytes:
+        """Store a request and return the reply."""
+        command = decode(CreateRequest, message.data)
+        request, new = await self._taken(message, command, command.request)
+        return encode(RequestCreated(request=request, outcome="created" if new else "known"))
+
+    async def answer(self, message: Msg) -> bytes:
+        """Store a request and return its end, or that it is pending."""
+        with self._room():
+            command = decode(AskQuestion, message.data)
+            request, _ = await self._taken(message, command, command.request)
+            return await self._end(request, command.wait_s)
+
+    async def await_answer(self, message: Msg) -> bytes:
+        """Return the end of a stored request, or that it is pending."""
+        with self._room():
+            owner, subject = split_tenant(message.subject)
+            request = check_request_id(request_of(subject))
+            command = decode(AwaitAnswer, message.data or b"{}")
+            _, submitted = await self._client.find(request)
+            # An end without a beginning is a refusal: it holds nothing of the request.
+            if submitted and submitted.owner != owner:
+                raise UnknownRequest(request)
+            return await self._end(request, command.wait_s)
+
+    async def _taken(
+        self, message: Msg, command: Question, request: str | None
+    ) -> tuple[str, bool]:
+        """Store the request that `command` asks for; return its id and whether it is new."""
+        owner, _ = split_tenant(message.subject)
+        submitted = _submitted(command, owner)
+        if request is None:
+            request = new_request_id()
+        elif await self._is_known(request, submitted):
+            return request, False
+        trace = traceparent_of(message.headers or {})
+        new = await self._client.store(submitted, request, traceparent=trace)
+        if not new:  # somebody has stored one under this id meanwhile
+            await self._is_known(request, submitted)
+        return request, new
+
+    async def _is_known(self, request: str, submitted: SubmitRequest) -> bool:
+        """Return whether `submitted` is stored under this id; raise if something else is."""
+        try:
+            _, known = await self._client.find(request)
+        except UnknownRequest:
+            return False
+        except InvalidRequest:
+            raise RequestIdTaken(request, field="request") from None
+        if known and known != submitted:
+            raise RequestIdTaken(request, field="request")
+        return True
+
+    async def _end(self, request: str, wait_s: float) -> bytes:
+        end = await self._ends.wait(request, wait_s)
+        return end or encode(AnswerPending(request=request))
+
+    @contextlib.contextmanager
+    def _room(self) -> Iterator[None]:
+        if self._waiting >= self._most_waiting:
+            raise Busy(f"{self._waiting} callers wait here", retry_after_s=FULL_RETRY_S)
+        self._count(1)
+        try:
+            yield
+        finally:
+            self._count(-1)
+
+    def _count(self, change: int) -> None:
+        self._waiting += change
+        metrics.IN_FLIGHT.labels("waiting_caller").set(self._waiting)
+
+
+def _submitted(command: Question, owner: str) -> SubmitRequest:
+    asked = {name: getattr(command, name) for name in Question.model_fields if name != "type"}
+    return SubmitRequest(**asked, owner=owner)
