@@ -79,7 +79,8 @@ class Channel:
     @property
     def pattern(self) -> str:
         """What to subscribe to for all of its subjects."""
-        return re.sub(r"{\w+}", "*", self.address)
+        # A tenant's request id is two tokens.
+        return re.sub(r"{\w+}", "*", re.sub(r"{request}$", ">", self.address))
 
 
 _REQUEST: Final = "{request}"
@@ -91,7 +92,10 @@ _BAND: Final = cast("Band", "{band}")
 
 #: What the parameters of the addresses mean, and the values of those that are enumerated.
 PARAMETERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
-    "request": ("Id of the request: 1 to 64 letters, digits, `_` or `-`.", ()),
+    "request": (
+        "Id of the request: 1 to 64 letters, digits, `_` or `-`; a tenant's begins with `@tenant.`",
+        (),
+    ),
     "node": ("Id of the node, from 1 in plan order; 0 is the direct answer.", ()),
     "attempt": ("Which attempt at the node, from 1.", ()),
     "partition": ("CRC-32 of the request's id, modulo the number of partitions.", ()),

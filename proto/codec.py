@@ -8,7 +8,8 @@ import orjson
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from proto.errors import InvalidRequest, MalformedMessage, RequestTooLarge, SkelgraphError
-from proto.messages import End, Fact, Preview, Sent
+from proto.messages import End, Fact, Preview, Sent, SubmitRequest
+from proto.names import tenant_of
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -49,6 +50,20 @@ def decode(kind: type[M], data: bytes) -> M:
         raise _explained(
             error, InvalidRequest if issubclass(kind, Sent) else MalformedMessage
         ) from None
+
+
+def decode_request(request: str, data: bytes) -> SubmitRequest:
+    """Return what is asked under the id `request`.
+
+    A tenant's request is the tenant's, whatever its sender says of the owner: NATS lets a
+    tenant send under ids of its own only.
+
+    Raises:
+        RequestTooLarge: it is larger than `MAX_REQUEST_BYTES`.
+        InvalidRequest: it is not valid; names the field.
+    """
+    submitted, tenant = decode(SubmitRequest, data), tenant_of(request)
+    return submitted.model_copy(update={"owner": tenant}) if tenant else submitted
 
 
 def decode_fact(data: bytes) -> Fact:

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from proto.errors import SkelgraphError
-from proto.names import Pool
+from proto.names import REQUEST_ID_PATTERN, Pool
 
 Mode = Literal["auto", "direct", "sot", "sgd"]
 ResolvedMode = Literal["direct", "sot", "sgd"]
@@ -23,7 +23,7 @@ Part = Literal["pipelining", "prefix", "needs", "grammar"]
 
 NodeId = Annotated[int, Field(ge=0, le=999)]
 Attempt = Annotated[int, Field(ge=1)]
-RequestId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+RequestId = Annotated[str, Field(pattern=REQUEST_ID_PATTERN)]
 
 MAX_QUESTION_CHARS = 100_000
 MAX_DEADLINE_S = 86_400

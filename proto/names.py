@@ -4,6 +4,9 @@ Code, schemas, manifests and tests take the names from here. A version stands in
 each subject (``skelgraph.v1.…``), so that two versions of the contract can live
 side by side on one NATS. Tokens never hold user text: a request id is checked by
 :func:`check_request_id` before it becomes part of a subject.
+
+The id of a tenant's request is two tokens, ``@<tenant>.<rest>``: the tenant stands in
+every subject of its requests, so that NATS itself can keep tenants apart (ADR 0027).
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import re
 import secrets
 import zlib
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from proto.errors import InvalidRequest
 
@@ -69,11 +72,15 @@ class Header(StrEnum):
 
 #: Subjects that each stream captures.
 STREAM_SUBJECTS: Final[dict[Stream, str]] = {
-    Stream.REQUESTS: f"{PREFIX}.request.*",
+    Stream.REQUESTS: f"{PREFIX}.request.>",
     Stream.NODES: f"{PREFIX}.node.>",
     Stream.EVENTS: f"{PREFIX}.event.>",
     Stream.DEAD: f"{PREFIX}.dead.>",
 }
+
+#: Facts are said again on core NATS by the server, once they are stored and only then:
+#: `skelgraph.v1.fact.…` for what is stored as `skelgraph.v1.event.…`.
+ANY_FACT: Final = f"{PREFIX}.fact.>"
 
 #: The planners' durable consumer on :attr:`Stream.REQUESTS`.
 PLANNER_CONSUMER: Final = "planner"
@@ -82,7 +89,12 @@ PIN_GROUP: Final = "owner"
 #: Queue group in which assemblers answer commands.
 COMMAND_QUEUE: Final = "assembler"
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+#: What a tenant's token begins with; no id without a tenant can.
+TENANT_MARK: Final = "@"
+TENANT_PATTERN: Final = r"[a-z0-9][a-z0-9_-]{0,31}"
+REQUEST_ID_PATTERN: Final = rf"^(?:{TENANT_MARK}{TENANT_PATTERN}\.)?[A-Za-z0-9_-]{{1,64}}$"
+_TENANT_NAME = re.compile(rf"{TENANT_PATTERN}\Z")
+_REQUEST_ID = re.compile(REQUEST_ID_PATTERN.removesuffix("$") + r"\Z")
 
 
 def schema_urn(message: str) -> str:
@@ -90,25 +102,59 @@ def schema_urn(message: str) -> str:
     return f"urn:{PREFIX.replace('.', ':')}:{message}"
 
 
-def new_request_id() -> str:
-    """Return a fresh request id (16 hex digits of randomness)."""
-    return secrets.token_hex(8)
+def new_request_id(tenant: str = "") -> str:
+    """Return a fresh request id (16 hex digits of randomness), of `tenant` if it is one's."""
+    return in_tenant(tenant, secrets.token_hex(8))
+
+
+def in_tenant(tenant: str, rest: str) -> str:
+    """Return the id that `rest` is within `tenant`; without a tenant just `rest`."""
+    return f"{tenant_token(tenant)}.{rest}" if tenant else rest
+
+
+def tenant_token(tenant: str) -> str:
+    """Return the token that stands for `tenant` in subjects."""
+    return f"{TENANT_MARK}{tenant}"
+
+
+def tenant_of(request: str) -> str:
+    """Return whose tenant's `request` is; empty for a request without one."""
+    return request[1:].partition(".")[0] if request.startswith(TENANT_MARK) else ""
+
+
+def check_tenant(tenant: str) -> str:
+    """Return `tenant` if it may name one.
+
+    Raises:
+        InvalidRequest: it is not 1 to 32 lower-case letters, digits, `_` or `-`, or begins
+            with one of the last two.
+    """
+    if not _TENANT_NAME.match(tenant):
+        raise InvalidRequest(
+            "1 to 32 lower-case letters, digits, '_' or '-' are allowed", field="tenant"
+        )
+    return tenant
 
 
 def check_request_id(request: str) -> str:
     """Return `request` if it may stand as a subject token.
 
     Raises:
-        InvalidRequest: it is not 1 to 64 letters, digits, `_` or `-`.
+        InvalidRequest: it is not 1 to 64 letters, digits, `_` or `-`, after the tenant's name
+            if there is one.
     """
     if not _REQUEST_ID.match(request):
-        raise InvalidRequest("1 to 64 letters, digits, '_' or '-' are allowed", field="request")
+        raise InvalidRequest(
+            "1 to 64 letters, digits, '_' or '-' are allowed, after '@tenant.' for a tenant's",
+            field="request",
+        )
     return request
 
 
 def requeued_id(request: str) -> str:
     """Return the id under which the dead letters of `request` are requeued: always the same."""
-    return hashlib.sha256(f"requeue {request}".encode()).hexdigest()[:16]
+    digest = hashlib.sha256(f"requeue {request}".encode()).hexdigest()[:16]
+    return in_tenant(tenant_of(request), digest)
 
 
 def partition_of(request: str, partitions: int) -> int:
@@ -202,6 +248,11 @@ class Subjects:
         """All facts of one request, for readers that need not know its partition."""
         return f"{PREFIX}.event.*.{request}.>"
 
+    @staticmethod
+    def said_of(request: str) -> str:
+        """All facts of one request as the server says them on core NATS."""
+        return f"{PREFIX}.fact.*.{request}.>"
+
     def accepted(self, request: str) -> str:
         """The fact that a valid request was taken up."""
         return f"{self._event(request)}.accepted"
@@ -234,8 +285,8 @@ class Subjects:
 SUBMIT: Final = f"{PREFIX}.submit"
 ANSWER: Final = f"{PREFIX}.answer"
 
-ANY_CANCEL: Final = f"{PREFIX}.cancel.*"
-ANY_STOP: Final = f"{PREFIX}.stop.*"
+ANY_CANCEL: Final = f"{PREFIX}.cancel.>"
+ANY_STOP: Final = f"{PREFIX}.stop.>"
 
 #: Commands on dead letters (request-reply); not below `dead`, whose stream would take them.
 LIST_LETTERS: Final = f"{PREFIX}.letter.list"
@@ -249,7 +300,7 @@ _TENANT: Final = f"{PREFIX}.tenant"
 
 def of_tenant(subject: str, owner: str = "*") -> str:
     """Return where `subject` of a tenant arrives: NATS maps it there from the tenant's account,
-    so that what stands in the owner's place is the server's word, not the caller's.
+    so that what stands in the owner's place is the server's word, not the caller's (ADR 0027).
     """
     return f"{_TENANT}.{owner}.{subject.removeprefix(f'{PREFIX}.')}"
 
@@ -264,12 +315,37 @@ def split_tenant(subject: str) -> tuple[str, str]:
 
 def request_of(subject: str) -> str:
     """Return the request id in a `request`, `answer`, `cancel`, `stop` or `live` subject."""
-    return subject.split(".")[3]
+    _, _, kind, *rest = subject.split(".")
+    return ".".join(rest[:-1] if kind == "live" else rest)
+
+
+class WorkSubject(NamedTuple):
+    """What the subject of a node's work says."""
+
+    pool: Pool
+    request: str
+    node: int
+    attempt: int
+
+
+def work_of(subject: str) -> WorkSubject:
+    """Return what a `node` subject says."""
+    _, _, _, pool, _, *request, node, attempt = subject.split(".")
+    return WorkSubject(Pool(pool), ".".join(request), int(node), int(attempt))
+
+
+def request_and_kind_of(subject: str) -> tuple[str, str]:
+    """Return the request id in an `event` or `fact` subject, and the kind of fact."""
+    _, _, _, _, first, second, *further = subject.split(".")
+    if first.startswith(TENANT_MARK):
+        return f"{first}.{second}", further[0]
+    return first, second
 
 
 __all__ = [
     "ANSWER",
     "ANY_CANCEL",
+    "ANY_FACT",
     "ANY_LETTER",
     "ANY_STOP",
     "COMMAND_QUEUE",
@@ -279,17 +355,23 @@ __all__ = [
     "PIN_GROUP",
     "PLANNER_CONSUMER",
     "PREFIX",
+    "REQUEST_ID_PATTERN",
     "REQUEUE_LETTER",
     "SERVICE_NAME",
     "SHOW_LETTER",
     "STREAM_SUBJECTS",
     "SUBMIT",
+    "TENANT_MARK",
+    "TENANT_PATTERN",
     "Band",
     "Header",
     "Pool",
     "Stream",
     "Subjects",
+    "WorkSubject",
     "check_request_id",
+    "check_tenant",
+    "in_tenant",
     "new_request_id",
     "node_consumer",
     "node_consumer_filter",
@@ -297,8 +379,12 @@ __all__ = [
     "partition_consumer",
     "partition_consumer_filter",
     "partition_of",
+    "request_and_kind_of",
     "request_of",
     "requeued_id",
     "schema_urn",
     "split_tenant",
+    "tenant_of",
+    "tenant_token",
+    "work_of",
 ]

@@ -24,7 +24,14 @@ from proto.messages import (
     RequestCreated,
     SubmitRequest,
 )
-from proto.names import check_request_id, new_request_id, request_of, split_tenant
+from proto.names import (
+    check_request_id,
+    in_tenant,
+    new_request_id,
+    request_of,
+    split_tenant,
+    tenant_of,
+)
 from services.runtime import metrics
 from services.runtime.client import Client
 from services.runtime.ends import Ends
@@ -81,7 +88,10 @@ class Asking:
         owner, _ = split_tenant(message.subject)
         submitted = _submitted(command, owner)
         if request is None:
-            request = new_request_id()
+            request = new_request_id(owner)
+        elif owner and tenant_of(request) != owner:
+            begin = in_tenant(owner, "")
+            raise InvalidRequest(f"ids of your requests begin with {begin!r}", field="request")
         elif await self._is_known(request, submitted):
             return request, False
         trace = traceparent_of(message.headers or {})

@@ -18,7 +18,7 @@ from proto.messages import (
     RequestFailed,
     StopWork,
 )
-from proto.names import PIN_GROUP, STREAM_SUBJECTS, Stream, Subjects, partition_of
+from proto.names import PIN_GROUP, STREAM_SUBJECTS, Stream, Subjects, partition_of, work_of
 from services.assembler.graph import Dead, Release
 from services.runtime import metrics
 from services.runtime.connection import ApiError, Connection
@@ -121,7 +121,7 @@ class Ledger:
     async def queued_requests(self, partition: int) -> set[str]:
         """Return the requests of `partition` of which work is queued or running."""
         subjects = await self._subjects(Stream.NODES, STREAM_SUBJECTS[Stream.NODES])
-        requests = {subject.split(".")[-3] for subject in subjects}
+        requests = {work_of(subject).request for subject in subjects}
         partitions = self.events.subjects.partitions
         return {one for one in requests if partition_of(one, partitions) == partition}
 
@@ -175,5 +175,5 @@ def _without_texts(work: DecodeNode) -> DecodeNode:
 
 
 def _node_and_attempt(subject: str) -> tuple[int, int]:
-    node, attempt = subject.split(".")[-2:]
-    return int(node), int(attempt)
+    work = work_of(subject)
+    return work.node, work.attempt

@@ -9,6 +9,7 @@ from typing import Final, Literal
 from pydantic import BaseModel
 
 from proto.messages import SkeletonDrafted
+from proto.names import REQUEST_ID_PATTERN
 from services.gateway.bodies import (
     MAX_NUMBER,
     Cancelled,
@@ -77,7 +78,7 @@ class Operation:
 _ID: Final = Parameter(
     name="id",
     place="path",
-    schema={"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
+    schema={"type": "string", "pattern": REQUEST_ID_PATTERN},
     description="Id of the request.",
 )
 _MODEL: Final = Parameter(

@@ -14,7 +14,7 @@ from typing import Final
 
 import structlog
 
-from proto.names import STREAM_SUBJECTS, Stream, Subjects
+from proto.names import STREAM_SUBJECTS, Stream, Subjects, request_and_kind_of
 from services.gateway.accounts import MINUTE_S, Accounts
 from services.runtime.connection import Connection
 from services.runtime.fact_reader import LogReader, fact_of
@@ -72,8 +72,7 @@ class Tail:
                 del self._followers[request]
 
     def _received(self, delivery: Delivery) -> None:
-        # skelgraph.v1.event.<partition>.<request>.<kind>…
-        _, _, _, _, request, kind = delivery.subject.split(".")[:6]
+        request, kind = request_and_kind_of(delivery.subject)
         followers = self._followers.get(request)
         if not followers and kind not in _COUNTED:
             return
@@ -96,8 +95,8 @@ async def read_history(connection: Connection, accounts: Accounts, since: float)
         if stored := fact_of(delivery):
             accounts.fold(stored.fact, stored.stored_at)
 
-    any_request = Subjects.facts_of("*").removesuffix(">")
-    filters = [f"{any_request}accepted", f"{any_request}end"]
+    anybodys, tenants = (Subjects.facts_of(any_id).removesuffix(">") for any_id in ("*", "*.*"))
+    filters = [f"{begin}{kind}" for begin in (anybodys, tenants) for kind in ("accepted", "end")]
     reader = LogReader(connection, "history", filters, received, since=since)
     await reader.read_stored()
     log.info("history_read", last_seq=reader.last_seq)

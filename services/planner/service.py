@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_exponential
 
-from proto.codec import decode
+from proto.codec import decode_request
 from proto.errors import (
     Busy,
     Cancelled,
@@ -28,6 +28,7 @@ from proto.messages import (
     AnswerAssembled,
     ErrorInfo,
     Fact,
+    NodeFailed,
     NodePlanned,
     PlanCompleted,
     RequestAccepted,
@@ -36,7 +37,7 @@ from proto.messages import (
     SubmitRequest,
     Usage,
 )
-from proto.names import DIRECT_NODE, check_request_id, request_of, requeued_id
+from proto.names import DIRECT_NODE, check_request_id, request_of, requeued_id, tenant_of
 from services.planner.admission import Admission
 from services.planner.gate import Ending, decide, without_needs
 from services.planner.parser import PlanItem, PlanLimits, Planned, Shape, ShapeKind
@@ -183,7 +184,7 @@ class Planner:
             if not _may_name_facts(request):
                 return
             try:
-                submitted = self._admitted(delivery)
+                submitted = await self._admitted(request, delivery)
             except (InvalidRequest, RequestTooLarge, Busy, WorkerLost) as error:
                 await self._turn_away(request, error, headers)
                 return
@@ -195,16 +196,31 @@ class Planner:
             )
             await self._take_up(accepted, headers)
 
-    def _admitted(self, delivery: Delivery) -> SubmitRequest:
-        submitted = decode(SubmitRequest, delivery.data)
+    async def _admitted(self, request: str, delivery: Delivery) -> SubmitRequest:
+        submitted = decode_request(request, delivery.data)
         if delivery.times > MAX_DELIVERIES:
             raise WorkerLost(f"{delivery.times} deliveries")
         # One that comes again may have been accepted, and then it is never refused; nor is one
         # that an operator requeued: it was accepted once, and its dead letters are gone.
-        first = delivery.times == 1 and not _was_requeued(request_of(delivery.subject), submitted)
-        if first and (busy := self._admission.refusal()):
+        busy = self._admission.refusal() if delivery.times == 1 else None
+        if busy and not await self._was_requeued(request, submitted):
             raise busy
         return submitted
+
+    async def _was_requeued(self, request: str, submitted: SubmitRequest) -> bool:
+        """Whether a request that calls itself requeued is: the old one failed in a node, and ended.
+
+        One request that failed lets one pass, under the one id that follows from the old one.
+        Of a letter whose facts are no longer kept a tenant's word is not enough.
+        """
+        old = submitted.requeued_from
+        if old is None or request != requeued_id(old):
+            return False
+        facts = [stored.fact for stored in await self._events.read(old)]
+        if not facts:
+            return not tenant_of(request)
+        died = any(isinstance(fact, NodeFailed) for fact in facts)
+        return died and any(isinstance(fact, AnswerAssembled | RequestFailed) for fact in facts)
 
     async def _turn_away(
         self, request: str, error: SkelgraphError, headers: dict[str, str]
@@ -357,10 +373,6 @@ def _without_gap(facts: Sequence[Fact]) -> list[NodePlanned]:
     while following := planned.get(len(done) + 1):
         done.append(following)
     return done
-
-
-def _was_requeued(request: str, submitted: SubmitRequest) -> bool:
-    return submitted.requeued_from is not None and request == requeued_id(submitted.requeued_from)
 
 
 def _may_name_facts(request: str) -> bool:

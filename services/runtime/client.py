@@ -18,7 +18,7 @@ import orjson
 import structlog
 from nats.aio.msg import Msg
 
-from proto.codec import MAX_REQUEST_BYTES, decode, decode_preview, encode
+from proto.codec import MAX_REQUEST_BYTES, decode, decode_preview, decode_request, encode
 from proto.errors import (
     Busy,
     InvalidRequest,
@@ -306,7 +306,7 @@ class Client:
             raise QueueUnavailable(f"{subject}: {str(error) or 'no answer'}") from error
         if (reply.headers or {}).get("Status"):
             return None
-        return decode(SubmitRequest, reply.data)
+        return decode_request(request_id, reply.data)
 
     async def _is_queued(self, request_id: str) -> bool:
         only = {"subjects_filter": Subjects.request(request_id)}

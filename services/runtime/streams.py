@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from proto.errors import NotProvisioned, SkelgraphError
 from proto.messages import MAX_DEADLINE_S
 from proto.names import (
+    ANY_FACT,
     PIN_GROUP,
     PLANNER_CONSUMER,
     STREAM_SUBJECTS,
@@ -98,7 +99,8 @@ def stream_config(stream: Stream, limits: StreamLimits) -> Json:
             return config | unique | {"retention": "workqueue", "max_msgs": limits.max_queued_nodes}
         case Stream.EVENTS:
             age = {"retention": "limits", "max_age": int(limits.events_max_age_s * _NS)}
-            return config | age | {"max_bytes": limits.events_max_bytes}
+            said: Json = {"src": STREAM_SUBJECTS[stream], "dest": ANY_FACT}
+            return config | age | {"max_bytes": limits.events_max_bytes, "republish": said}
         case Stream.DEAD:
             # A request must be able to end: the oldest letters make room, never a wait.
             age = {"retention": "limits", "max_age": int(limits.dead_max_age_s * _NS)}

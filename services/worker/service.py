@@ -30,7 +30,7 @@ from proto.messages import (
     NodeStarted,
     TokensDecoded,
 )
-from proto.names import Pool, Subjects
+from proto.names import Subjects, work_of
 from services.runtime import metrics, tracing
 from services.runtime.calls import Engines, EngineStream
 from services.runtime.clock import ServerClock
@@ -232,12 +232,12 @@ class Worker:
         await self._connection.publish(Subjects.live(work.request, work.node.id), preview)
 
     def _unreadable(self, subject: str, error: MalformedMessage) -> NodeFailed:
-        pool, _, request, node, attempt = subject.split(".")[-5:]
+        work = work_of(subject)
         return NodeFailed(
-            request=request,
-            node=int(node),
-            attempt=int(attempt),
-            pool=Pool(pool),
+            request=work.request,
+            node=work.node,
+            attempt=work.attempt,
+            pool=work.pool,
             worker=self._name,
             error=ErrorInfo.of(error),
         )

@@ -24,7 +24,16 @@ from proto.messages import (
     RequestFailed,
     SubmitRequest,
 )
-from proto.names import ANSWER, SUBMIT, Header, Stream, Subjects, new_request_id, of_tenant
+from proto.names import (
+    ANSWER,
+    SUBMIT,
+    Header,
+    Stream,
+    Subjects,
+    in_tenant,
+    new_request_id,
+    of_tenant,
+)
 from services.assembler.asking import Asking
 from services.assembler.ledger import Ledger
 from services.assembler.service import Commands
@@ -277,6 +286,9 @@ async def test_a_request_is_its_owners_only(caller: Runtime, mine: str) -> None:
     def of(owner: str, subject: str) -> str:
         return of_tenant(subject, owner)
 
+    refused = error_in(await ask(caller, of("acme", SUBMIT), request=mine, question="why?"))
+    assert (refused.code, refused.field) == (InvalidRequest.code, "request")
+    mine = in_tenant("acme", mine)
     await ask(caller, of("acme", SUBMIT), request=mine, question="why?")
     await take_up(caller, mine)
     stored = (await caller.events.read(mine))[0].fact
@@ -284,8 +296,11 @@ async def test_a_request_is_its_owners_only(caller: Runtime, mine: str) -> None:
     assert stored.submitted.owner == "acme"
     for other in (of("other", Subjects.answer(mine)), Subjects.answer(mine)):
         assert error_in(await ask(caller, other)).code == UnknownRequest.code
-    taken = error_in(await ask(caller, of("other", ANSWER), request=mine, question="why?"))
-    assert taken.code == RequestIdTaken.code
+    for subject, code in (
+        (of("other", ANSWER), InvalidRequest.code),
+        (ANSWER, RequestIdTaken.code),
+    ):
+        assert error_in(await ask(caller, subject, request=mine, question="why?")).code == code
     for owner, outcome in (("other", "unknown"), ("acme", "cancelled")):
         reply = await ask(caller, of(owner, Subjects.cancel(mine)))
         assert decode(CancelOutcome, reply.data).outcome == outcome

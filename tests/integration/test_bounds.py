@@ -25,7 +25,7 @@ from proto.messages import (
     RequestFailed,
     SubmitRequest,
 )
-from proto.names import Pool, Stream, Subjects
+from proto.names import Pool, Stream, Subjects, requeued_id
 from services.runtime.client import Client
 from services.runtime.publisher import Outcome
 from services.runtime.streams import StreamLimits, provision
@@ -205,6 +205,11 @@ async def test_a_client_does_not_get_past_the_limit_by_calling_its_request_reque
         await until_fact(at.runtime, "r1", RequestAccepted)
         await submit(at.runtime, "r2", mode="direct", requeued_from="nonsense")
         busy_of(await end_of(at.runtime, "r2"))
+        # Nor by the id that a requeue would have: that request is open, a tenant's never was.
+        for old in ("r1", "@acme.never"):
+            again = requeued_id(old)
+            await submit(at.runtime, again, mode="direct", requeued_from=old)
+            busy_of(await end_of(at.runtime, again))
 
 
 async def until_logged(log: Path, what: str) -> None:

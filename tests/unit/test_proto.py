@@ -46,28 +46,36 @@ from proto.names import (
     ANY_LETTER,
     DROP_LETTER,
     LIST_LETTERS,
+    PREFIX,
     REQUEUE_LETTER,
     SHOW_LETTER,
     STREAM_SUBJECTS,
     SUBMIT,
+    TENANT_PATTERN,
     Band,
     Pool,
     Stream,
     Subjects,
     check_request_id,
+    check_tenant,
     new_request_id,
     node_consumer_filter,
     of_tenant,
     partition_consumer_filter,
     partition_of,
+    request_and_kind_of,
     request_of,
     requeued_id,
     split_tenant,
+    tenant_of,
+    tenant_token,
+    work_of,
 )
 from skelgraph.local import errors as local_errors
 from tests.unit.generated import FEW, built, built_one_of
 
-REQUEST_IDS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
+ID = r"(?:@[a-z0-9][a-z0-9_-]{0,31}\.)?[A-Za-z0-9_-]{1,64}"
+REQUEST_IDS = st.from_regex(ID, fullmatch=True)
 NODES = st.integers(0, 999)
 ATTEMPTS = st.integers(1, 20)
 PARTITIONS = st.integers(1, 64)
@@ -190,7 +198,7 @@ def test_complaint_does_not_repeat_what_the_client_wrote() -> None:
 
 @given(st.text())
 def test_only_harmless_text_becomes_a_request_id(text: str) -> None:
-    assert _accepts(text) == bool(re.fullmatch(r"[A-Za-z0-9_-]{1,64}", text))
+    assert _accepts(text) == bool(re.fullmatch(ID, text))
 
 
 def test_refused_request_id_is_named_as_the_field() -> None:
@@ -199,7 +207,7 @@ def test_refused_request_id_is_named_as_the_field() -> None:
     assert refused.value.field == "request"
 
 
-@given(st.text(st.sampled_from("aZ0_-.*>$ \n"), max_size=66))
+@given(st.text(st.sampled_from("aZ0_-.*>$@ \n"), max_size=66))
 def test_messages_and_subjects_agree_on_request_ids(text: str) -> None:
     assert _accepts(text) == _stands_in_a_message(text)
 
@@ -228,12 +236,13 @@ def test_subjects_hold_nothing_but_known_words_and_the_id(
     request: str, node: int, attempt: int, partitions: int
 ) -> None:
     known = {*["skelgraph", "v1", "request", "node", "dead", "live", "cancel", "stop", "event"]}
-    known |= {*["accepted", "planned", "plan", "decoded", "failed", "end"]}
+    known |= {*["accepted", "planned", "plan", "decoded", "failed", "end", "answer"]}
     for subject in _subjects(request, node, attempt, partitions):
         tokens = subject.split(".")
-        assert tokens.count(request) >= 1
+        own = request.split(".")
+        assert all(tokens.count(one) >= 1 for one in own)
         assert all(
-            token in known or token in {*Pool, request} or token.isdecimal() for token in tokens
+            token in known or token in {*Pool, *own} or token.isdecimal() for token in tokens
         )
 
 
@@ -293,9 +302,34 @@ def test_request_is_found_again_in_its_subjects(request: str, node: int) -> None
         Subjects.live(request, node),
     ):
         assert request_of(subject) == request
+    work = Subjects.node(Pool.SMALL, Band.NORMAL, request, node, 3)
+    assert work_of(work) == (Pool.SMALL, request, node, 3)
+    assert request_and_kind_of(Subjects(8).decoded(request, node)) == (request, "decoded")
+    assert request_and_kind_of(Subjects(8).end(request)) == (request, "end")
 
 
-@given(REQUEST_IDS, REQUEST_IDS)
+@given(REQUEST_IDS, st.from_regex(TENANT_PATTERN, fullmatch=True), NODES)
+def test_a_tenants_subjects_hold_its_requests_and_no_others(
+    request: str, tenant: str, node: int
+) -> None:
+    own = f"*.{tenant_token(tenant)}.>"
+    said = _matches(f"{PREFIX}.event.{own}", Subjects(8).decoded(request, node))
+    assert said == (tenant_of(request) == tenant)
+    assert tenant_of(requeued_id(request)) == tenant_of(request)
+    assert tenant_of(check_request_id(new_request_id(tenant))) == check_tenant(tenant)
+
+
+@given(st.text(st.sampled_from("aZ0_-.*>$@ \n"), max_size=34))
+def test_only_harmless_text_becomes_a_tenant(text: str) -> None:
+    if re.fullmatch(TENANT_PATTERN, text):
+        assert tenant_of(check_request_id(f"@{check_tenant(text)}.x")) == text
+        return
+    with pytest.raises(InvalidRequest) as refused:
+        check_tenant(text)
+    assert refused.value.field == "tenant"
+
+
+@given(st.from_regex(TENANT_PATTERN, fullmatch=True), REQUEST_IDS)
 def test_a_tenants_subject_names_its_owner_and_belongs_to_no_stream(
     owner: str, request: str
 ) -> None:

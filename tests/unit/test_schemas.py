@@ -193,7 +193,7 @@ def test_every_subject_of_the_contract_is_documented() -> None:
 def _subjects() -> Iterator[str]:
     """One subject of each method of `Subjects` that names a message's place."""
     subjects, values = Subjects(3), {"pool": "small", "band": "1", "request": "r", "node": 5}
-    wildcards = {"nodes_of", "live_of", "facts_of", "dead_of"}
+    wildcards = {"nodes_of", "live_of", "facts_of", "said_of", "dead_of"}
     for name in vars(Subjects):
         if not name.startswith("_") and name not in wildcards | {"partitions"}:
             method = getattr(subjects, name)

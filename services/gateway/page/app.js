@@ -12,7 +12,7 @@ import { initTheme } from "./theme.js";
 
 const TICK_MS = 200;
 const CALM_TICK_MS = 1000;
-const ROUTE = /^#\/r\/([A-Za-z0-9_-]{1,64})$/;
+const ROUTE = /^#\/r\/((?:@[a-z0-9][a-z0-9_-]{0,31}\.)?[A-Za-z0-9_-]{1,64})$/;
 
 const api = new Api(sessionStorage);
 const say = announcer(byId("live"));
