@@ -18,6 +18,8 @@ Mode = Literal["auto", "direct", "sot", "sgd"]
 ResolvedMode = Literal["direct", "sot", "sgd"]
 Difficulty = Literal["easy", "hard"]
 FinishReason = Literal["stop", "length"]
+#: Whose model writes the plan; `draft`: the small pool's, and the large one's amends it.
+PlannerPool = Literal["large", "small", "draft"]
 #: What a request can be answered without, to find out what it is worth (and see `adaptive`).
 Part = Literal["pipelining", "prefix", "needs", "grammar"]
 
@@ -166,6 +168,13 @@ class SubmitRequest(Question):
         pattern=r"^[A-Za-z0-9_.-]{0,64}$",
         description="whose it is, as a gateway has found out; empty without one",
     )
+    planner_pool: PlannerPool | None = Field(
+        None,
+        description="whose model writes the plan: large; small; or draft, which the small pool"
+        " writes and the large one amends while its first nodes decode. As the planners are set"
+        " if null; the large one where there is no small one",
+        exclude_if=lambda value: value is None,  # planners of an older version do not know it
+    )
     without: tuple[Part, ...] = Field(
         (),
         max_length=4,
@@ -293,7 +302,18 @@ class NodePlanned(Passed):
     request: RequestId
     node: NodeSpec
     line: str = Field(description="the line as the model wrote it")
-    planned_ms: float = Field(description="from the start of the planning call to the line's end")
+    planned_ms: float = Field(description="engine time of the plan up to the line's end")
+
+
+class PlanCall(Passed):
+    """An engine's call for a plan, or for an amendment of one."""
+
+    pool: Pool
+    model: str = ""
+    endpoint: str = ""
+    engine_ms: float = Field(description="the whole call, prefill included")
+    usage: Usage = Field(Usage(), description="zero where the reply did not come to its end")
+    error: str = Field("", description="code of what kept it from being of use")
 
 
 class PlanCompleted(Passed):
@@ -306,10 +326,14 @@ class PlanCompleted(Passed):
         "forced", "gate", "planned", "few_nodes", "chain", "unparsable", "cut_off", "no_planner"
     ] = Field(description="why this mode")
     nodes: tuple[NodeId, ...] = Field(description="the answer's nodes in plan order")
-    model: str = ""
-    endpoint: str = ""
-    plan_ms: float = Field(0, description="time in the engine; 0 if it was not asked")
-    usage: Usage = Usage()
+    model: str = Field("", description="of the last call")
+    endpoint: str = Field("", description="of the last call")
+    plan_ms: float = Field(0, description="time in the engines; 0 if none was asked")
+    usage: Usage = Field(Usage(), description="of all calls")
+    written_by: PlannerPool | None = Field(
+        None, description="whose model wrote it; draft: an amendment came in time"
+    )
+    calls: tuple[PlanCall, ...] = Field((), description="each call to an engine, in order")
 
 
 class NodeDecoded(Passed):

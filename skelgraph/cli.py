@@ -110,6 +110,14 @@ def ask(
     adaptive: Annotated[
         bool, typer.Option(help="Easy parts go to the small pool (mode sgd).")
     ] = True,
+    planner_pool: Annotated[
+        Literal["large", "small", "draft"] | None,
+        typer.Option(
+            help="Whose model writes the skeleton; draft: the small one's, and the large one "
+            "amends it.",
+            show_default="as the planner is set",
+        ),
+    ] = None,
     max_nodes: Annotated[
         int, typer.Option(help="Most parts of a skeleton.", rich_help_panel=_LIMITS)
     ] = 12,
@@ -168,6 +176,7 @@ def ask(
             question=read_question(question),
             mode=mode,
             adaptive=adaptive,
+            planner_pool=planner_pool,
             max_nodes=max_nodes,
             sampling={
                 "max_tokens": max_tokens,

@@ -20,6 +20,7 @@ from proto.messages import (
     NodeSpec,
     NodeStarted,
     PlanCompleted,
+    PlannerPool,
     Preview,
     RequestAccepted,
     RequestFailed,
@@ -218,7 +219,7 @@ class Dag:
             label="plan",
             summary=f"planning… {lines} line{'' if lines == 1 else 's'}",
             state=NodeState.RUNNING,
-            pool=Pool.LARGE,
+            pool=_author(self.accepted.submitted.planner_pool if self.accepted else None),
             time_s=max(0.0, now - self.accepted_at),
         )
 
@@ -228,10 +229,14 @@ def _planned_row(plan: PlanCompleted) -> Row:
         label="plan",
         summary=f"{plan.mode} ({plan.reason.replace('_', ' ')})",
         state=NodeState.DONE,
-        pool=Pool.LARGE if plan.plan_ms else None,
+        pool=_author(plan.written_by) if plan.plan_ms else None,
         time_s=plan.plan_ms / 1000,
         tokens=plan.usage.generated_tokens,
     )
+
+
+def _author(planner_pool: PlannerPool | None) -> Pool:
+    return Pool.LARGE if planner_pool in {None, "large"} else Pool.SMALL
 
 
 def _time_and_rate(node: Node, state: NodeState, now: float) -> tuple[float | None, float | None]:

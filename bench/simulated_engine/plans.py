@@ -12,6 +12,10 @@ from random import Random
 from typing import Final
 
 _MARK: Final = "You plan the answer"
+_AMEND_MARK: Final = "You check the outline"
+#: Shares of what is said of an outline: it stands, a point goes, a point is added.
+_AMENDMENTS: Final[dict[str, float]] = {"ok": 0.6, "drop": 0.2, "add": 0.2}
+_OUTLINE_LINE = re.compile(r"^(\d+)\. ", re.MULTILINE)
 _GO_ON = re.compile(r"Go on with line (\d+), or end")
 _FORCED = re.compile(r"\(first line: (\w+)\)")
 _NODES: Final = (3, 6)
@@ -28,12 +32,14 @@ _TITLES: Final = (
 
 
 def asked_for(first_message: str) -> bool:
-    """Whether a chat that begins so asks for a plan."""
-    return first_message.startswith(_MARK)
+    """Whether a chat that begins so asks for a plan, or for an amendment of one."""
+    return first_message.startswith((_MARK, _AMEND_MARK))
 
 
 def write(messages: Sequence[str], random: Random) -> str:
-    """Return the plan that a chat asks for, or the rest of it."""
+    """Return the plan that a chat asks for, the rest of it, or an amendment."""
+    if messages[0].startswith(_AMEND_MARK):
+        return _amendment(messages[-1], random)
     if found := _GO_ON.search(messages[-1]):
         return _rest(int(found[1]), random)
     forced = _FORCED.search(messages[-1])
@@ -42,6 +48,14 @@ def write(messages: Sequence[str], random: Random) -> str:
         return shape
     lines = _lines(shape, 1, random.randint(*_NODES), random)
     return "\n".join([shape, *lines, "end"])
+
+
+def _amendment(outline: str, random: Random) -> str:
+    last = max((int(number) for number in _OUTLINE_LINE.findall(outline)), default=0)
+    word = random.choices(list(_AMENDMENTS), list(_AMENDMENTS.values()))[0]
+    if word == "add":
+        return "\n".join([*_lines("list", last + 1, last + 1, random), "end"])
+    return f"drop {random.randint(1, max(1, last))}" if word == "drop" else "ok"
 
 
 def _drawn_shape(random: Random) -> str:

@@ -12,6 +12,7 @@ from proto.messages import (
     Mode,
     NodeSpec,
     PlanCompleted,
+    PlannerPool,
     ResolvedMode,
     Sampling,
     SubmitRequest,
@@ -47,6 +48,9 @@ class NewSkeleton(Given):
     question: str = Field(min_length=1, max_length=MAX_QUESTION_CHARS, pattern=r"\S")
     context: tuple[Turn, ...] = Field((), max_length=1000, description="what was said before")
     mode: Mode = "auto"
+    planner_pool: PlannerPool | None = Field(
+        None, description="whose model writes the skeleton; as the planners are set if null"
+    )
     max_nodes: int = Field(12, ge=1, le=64)
     deadline_s: float = Field(60, gt=0, le=86_400)
 

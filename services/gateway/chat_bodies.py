@@ -11,7 +11,14 @@ from typing import Annotated, ClassVar, Literal
 import orjson
 from pydantic import Field
 
-from proto.messages import MAX_QUESTION_CHARS, ResolvedMode, Sampling, Timings, Usage
+from proto.messages import (
+    MAX_QUESTION_CHARS,
+    PlannerPool,
+    ResolvedMode,
+    Sampling,
+    Timings,
+    Usage,
+)
 from services.gateway.bodies import Given, Shown
 from services.gateway.models import MODELS
 
@@ -44,6 +51,9 @@ class StreamOptions(Given):
 class Extension(Given):
     """What only Skelgraph has; `extra_body={"skelgraph": {...}}` of OpenAI's client."""
 
+    planner_pool: PlannerPool | None = Field(
+        None, description="whose model writes the skeleton; as the planners are set if null"
+    )
     max_nodes: int = Field(12, ge=1, le=64)
     deadline_s: float = Field(600, gt=0, le=86_400)
     on_failure: Literal["direct", "fail"] = "direct"

@@ -83,6 +83,7 @@ def submitted(chat: ChatCompletionRequest, owner: str) -> SubmitRequest:
         context=context,
         mode=method.mode,
         adaptive=method.adaptive,
+        planner_pool=extension.planner_pool,
         max_nodes=extension.max_nodes,
         sampling=chat.sampling(),
         deadline_s=extension.deadline_s,

@@ -8,9 +8,11 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from proto.messages import PlannerPool
 from proto.names import PLANNER_CONSUMER, Pool, Stream
 from services.planner.admission import Admission, AdmissionLimits
 from services.planner.service import Planner
+from services.planner.writer import PlanWriter
 from services.runtime import tracing
 from services.runtime.clock import ServerClock
 from services.runtime.facts import EventLog
@@ -24,7 +26,7 @@ from services.runtime.work import MARK_SHARE, WorkLoop
 
 
 class PlannerSettings(EngineSettings):
-    """Turns each request into a skeleton, by the large pool's engines, line by line."""
+    """Turns each request into a skeleton, line by line."""
 
     slots: int = Field(8, ge=1, le=4096, description="requests planned at once")
     max_open_requests: int = Field(
@@ -40,10 +42,27 @@ class PlannerSettings(EngineSettings):
         description="share of a stream's limit above which requests are refused with `busy`",
     )
 
+    planner_pool: PlannerPool = Field(
+        "large",
+        description="whose model writes the plans: large; small; or draft, which the small pool"
+        " writes and the large one amends while its first nodes decode; a request may say"
+        " otherwise",
+    )
+    amend_timeout_s: float = Field(
+        5, gt=0, le=600, description="seconds after which a draft stands as it is"
+    )
+
     @model_validator(mode="after")
     def _has_engines(self) -> Self:
         self.urls(Pool.LARGE)
+        if self.planner_pool != "large":
+            self.urls(Pool.SMALL)
         return self
+
+    @property
+    def pools(self) -> tuple[Pool, ...]:
+        """The pools that have engines."""
+        return (Pool.LARGE, Pool.SMALL) if self.small_urls else (Pool.LARGE,)
 
 
 async def serve(process: Process) -> None:
@@ -51,7 +70,8 @@ async def serve(process: Process) -> None:
     settings = process.settings
     if not isinstance(settings, PlannerSettings):
         raise TypeError("the planner needs its own settings")
-    connection, engines = process.connection, engine_pool(settings, Pool.LARGE)
+    connection = process.connection
+    engines = {pool: engine_pool(settings, pool) for pool in settings.pools}
     publisher = DurablePublisher(connection)
     await publisher.open()
     events = EventLog(connection, publisher, settings.partitions)
@@ -61,6 +81,7 @@ async def serve(process: Process) -> None:
     stops = Stops(events, look_every_s=settings.ack_wait_s * MARK_SHARE, clock=clock)
     await stops.listen(connection)
     process.spawn(stops.look(), "look for ends")
+    writer = PlanWriter(engines, settings.planner_pool, settings.amend_timeout_s)
     limits = AdmissionLimits(settings.max_open_requests, settings.full_share)
     admission = Admission(partial(read_load, connection), limits)
     await admission.look()
@@ -69,7 +90,7 @@ async def serve(process: Process) -> None:
         Stream.REQUESTS,
         [PLANNER_CONSUMER],
         settings.slots,
-        Planner(events, engines, stops, admission).handle,
+        Planner(events, writer, stops, admission).handle,
         ack_wait_s=settings.ack_wait_s,
         clock=clock,
         kind="request",
@@ -79,7 +100,8 @@ async def serve(process: Process) -> None:
     try:
         await loop.run(process.stopping, drain_s=settings.drain_s)
     finally:
-        await engines.close()
+        for pool in engines.values():
+            await pool.close()
 
 
 def main() -> int:

@@ -17,6 +17,7 @@ from proto.messages import (
     SkeletonDrafted,
 )
 from proto.names import DIRECT_NODE
+from services.planner.draft import kept
 from services.runtime.facts import StoredFact
 from tests.chaos import texts
 
@@ -94,10 +95,24 @@ class Story:
         if numbers != list(range(1, len(numbers) + 1)):
             yield f"planned nodes {numbers}"
         for number, planned in self.planned.items():
-            if planned.line != lines[number - 1]:
-                yield f"line {number} is {planned.line!r}, the engine's {lines[number - 1]!r}"
-        if self.plan and self.plan.reason == "planned" and len(self.plan.nodes) != len(lines):
-            yield f"nodes {self.plan.nodes} of a plan of {len(lines)}"
+            line = lines[number - 1] if number <= len(lines) else texts.added_line(number)
+            if planned.line != line:
+                yield f"line {number} is {planned.line!r}, the engine's {line!r}"
+        if self.plan and self.plan.reason == "planned" and self.plan.nodes != self._planned():
+            yield f"nodes {self.plan.nodes}, planned {self._planned()} of {len(lines)}"
+        if self.plan and self.plan.reason == "planned" and len(numbers) < len(lines):
+            yield f"{len(numbers)} nodes of a plan of {len(lines)}"
+        if len(numbers) > len(lines) and self.accepted.submitted.planner_pool != "draft":
+            yield f"{len(numbers)} nodes of a plan of {len(lines)}, though none may be added"
+
+    def _planned(self) -> tuple[int, ...]:
+        """The nodes of the answer: all planned ones, but for what an amendment left out."""
+        if self.accepted is None or self.plan is None:
+            return ()
+        amended = self.plan.written_by == "draft"
+        drops = texts.drops(self.accepted.request) if amended else frozenset[int]()
+        nodes = [self.planned[number].node for number in sorted(self.planned)]
+        return tuple(node.id for node in kept(nodes, drops))
 
 
 def story_of(facts: Sequence[StoredFact]) -> Story:

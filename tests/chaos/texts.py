@@ -25,6 +25,7 @@ _REQUEST: Final = re.compile(r"\[(chaos-[\w-]+)\]")
 _PART: Final = re.compile(r"\[Write part (\d+): [^\]]*\]\Z")
 _GO_ON: Final = re.compile(r"Go on with line (\d+), or end\.\Z")
 _WISH: Final = re.compile(r"\(first line: (\w+)\)\Z")
+_LINE: Final = re.compile(r"^\d+\. ", re.MULTILINE)
 _TEXT: Final = re.compile(r"Text of (\S+) node (\d+) by (\S+) after (\d+): ")
 #: Turns of the example that each node is shown.
 _EXAMPLE_ANSWERS: Final = 2
@@ -32,13 +33,18 @@ _EXAMPLE_ANSWERS: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a call asks for: a plan (`node` is `PLAN`) or a node's text."""
+    """What a call asks for: a plan (`node` is `PLAN`) or a node's text.
+
+    Args:
+        outline: how many lines the plan has that is to be amended; 0 where none is.
+    """
 
     request: str
     node: int
     after: int
     first_line: int
     wish: str | None
+    outline: int = 0
 
 
 def question_of(request: str) -> str:
@@ -51,6 +57,8 @@ def asked_of(body: Mapping[str, Any]) -> Asked:
     messages = body["messages"]
     request = _request_in(message["content"] for message in messages)
     last = messages[-1]["content"]
+    if messages[0]["content"].startswith("You check the outline"):
+        return Asked(request, PLAN, 0, 1, None, outline=len(_LINE.findall(last)))
     if messages[0]["content"].startswith("You plan the answer"):
         go_on, wish = _GO_ON.search(last), _WISH.search(last)
         first_line = int(go_on[1]) if go_on else 1
@@ -88,11 +96,34 @@ def _plan_line(rng: Random, number: int) -> str:
 def plan_text(asked: Asked) -> str:
     """Return the plan as the engine writes it, from the line that is asked for."""
     lines = plan_lines(asked.request)
+    if asked.outline:
+        return _amendment(asked)
     if asked.first_line > 1:
         return "\n".join([*lines[asked.first_line - 1 :], "end"])
     usual = Random(f"shape {asked.request}").choice(("direct", "graph", "graph", "graph", "list"))
     shape = asked.wish or usual
     return "direct" if shape == "direct" else "\n".join([shape, *lines, "end"])
+
+
+def drops(request: str) -> frozenset[int]:
+    """Return the nodes that an amendment of the plan of `request` leaves out."""
+    rng = Random(f"drops {request.partition(VARIANT)[0]}")
+    count = rng.choice((0, 0, 1, 2))
+    return frozenset(rng.sample(range(1, len(plan_lines(request)) + 1), count))
+
+
+def added_line(number: int) -> str:
+    """Return the line that an amendment adds as the last of so many."""
+    return f"{number}. Point {number} | easy"
+
+
+def _amendment(asked: Asked) -> str:
+    left_out = drops(asked.request)
+    adds = Random(f"adds {asked.request}").random() < 0.3
+    if not left_out and not adds:
+        return "ok"
+    lines = [f"drop {','.join(map(str, sorted(left_out)))}"] if left_out else []
+    return "\n".join([*lines, *([added_line(asked.outline + 1)] if adds else []), "end"])
 
 
 def node_text(request: str, node: int, call: str, after: int) -> str:

@@ -195,6 +195,12 @@ export function poolOf(run, node) {
     return isSgd && run.submitted?.adaptive && node.spec?.difficulty === "easy" ? "small" : "large";
 }
 
+/** The pool whose model writes the plan, or most of it. */
+export function planPool(run) {
+    const author = run.plan?.written_by ?? run.submitted?.planner_pool ?? "large";
+    return author === "large" ? "large" : "small";
+}
+
 /** The failure of the last failed attempt, if there is one. */
 export function lastFailure(node) {
     const attempts = [...node.failures.keys()];

@@ -2,7 +2,7 @@
 
 import { tokensOfNode } from "./node_facts.js";
 import { h, icon, keyed, refresh, setText, svg } from "./dom.js";
-import { isFallback, lastFailure, poolOf, waitsFor } from "./fold.js";
+import { isFallback, lastFailure, planPool, poolOf, waitsFor } from "./fold.js";
 import { SHORT_WORDS, STATE_WORDS, idList, oneLine, plural } from "./format.js";
 import { graphItems, neighbour } from "./graph.js";
 import { layOut } from "./layout.js";
@@ -257,7 +257,7 @@ function describePlan(run, item) {
     return {
         number: "Plan",
         summary: "",
-        pool: "large",
+        pool: planPool(run),
         detail: run.plan ? run.plan.mode : item.state === "decoding" ? `${count}…` : words,
         brief: run.plan ? run.plan.mode : count ? `${count}…` : "",
         label: `Plan, ${words}, ${plural(count, "node")}${isFallback(run) ? ", answered directly instead" : ""}`,
@@ -276,7 +276,7 @@ function describeGroup(item) {
 }
 
 function paintLegend(legend, run) {
-    const pools = new Set(["large"]);
+    const pools = new Set([planPool(run)]);
     for (const node of run.nodes.values()) {
         const pool = poolOf(run, node);
         if (pool) pools.add(pool);

@@ -7,7 +7,7 @@
  * previews, only the instants at which they were heard are known.
  */
 
-import { answerIds, poolOf, shownIds, stateOf } from "./fold.js";
+import { answerIds, planPool, poolOf, shownIds, stateOf } from "./fold.js";
 
 /**
  * Return [{id (null: the plan), pool, state, releasedS, startedS, firstTokenS, endedS,
@@ -27,7 +27,7 @@ function planBar(run, now) {
     const planned = [...run.nodes.values()].filter((node) => node.plannedAt !== null);
     return {
         id: null,
-        pool: "large",
+        pool: planPool(run),
         state: run.plan ? "decoded" : "decoding",
         ...since(run, run.begunAt, startedAt, startedAt, endedAt),
         isRunning: !run.plan && !run.end,
