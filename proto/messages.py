@@ -152,6 +152,13 @@ class Question(Sent):
     on_failure: Literal["direct", "fail"] = Field(
         "direct", description="when a node fails for good: answer directly, or fail"
     )
+    planner_pool: PlannerPool | None = Field(
+        None,
+        description="whose model writes the plan: large; small; or draft, which the small pool"
+        " writes and the large one amends while its first nodes decode. As the planners are set"
+        " if null; the large one where there is no small one",
+        exclude_if=lambda value: value is None,  # planners of an older version do not know it
+    )
 
 
 class SubmitRequest(Question):
@@ -167,13 +174,6 @@ class SubmitRequest(Question):
         "",
         pattern=r"^[A-Za-z0-9_.-]{0,64}$",
         description="whose it is, as a gateway has found out; empty without one",
-    )
-    planner_pool: PlannerPool | None = Field(
-        None,
-        description="whose model writes the plan: large; small; or draft, which the small pool"
-        " writes and the large one amends while its first nodes decode. As the planners are set"
-        " if null; the large one where there is no small one",
-        exclude_if=lambda value: value is None,  # planners of an older version do not know it
     )
     without: tuple[Part, ...] = Field(
         (),
