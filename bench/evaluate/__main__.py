@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from bench.evaluate import record_command, simulate_command  # noqa: F401 - they add their commands
+from bench.evaluate import (  # noqa: F401 - they add their commands
+    ablate_command,
+    judge_commands,
+    pack_command,
+    record_command,
+    report_command,
+    simulate_command,
+)
 from bench.evaluate.app import app
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Final
 
 from bench.evaluate.bound import Way
 from proto.errors import InvalidRequest
+from proto.names import Pool
 from services.runtime.client import make_request
 
 
@@ -37,8 +38,13 @@ class Method:
             adaptive=self.fields.get("adaptive") is not False and self.fields.get("mode") != "sot",
             needs="needs" not in parts,
             pipelined="pipelining" not in parts,
+            planner=Pool.LARGE
+            if self.fields.get("planner_pool") in (None, "large")
+            else Pool.SMALL,
         )
 
+
+_BY_SMALL: Final = ("small", "draft")
 
 #: The method that all others are compared with.
 BASELINE: Final = "direct"
@@ -57,6 +63,26 @@ METHODS: Final = (
     ),
     Method("sgd", "skeleton graph, easy nodes in the small pool", {"mode": "sgd"}),
     Method("auto", "what a user gets: sgd where the gate lets it, else direct", {"mode": "auto"}),
+    Method(
+        "sgd-small-plan",
+        "sgd, the plan by the small model",
+        {"mode": "sgd", "planner_pool": "small"},
+    ),
+    Method(
+        "sgd-draft",
+        "sgd, the plan drafted by the small model and amended by the large one",
+        {"mode": "sgd", "planner_pool": "draft"},
+    ),
+    Method(
+        "auto-small-plan",
+        "auto, plan and gate by the small model",
+        {"mode": "auto", "planner_pool": "small"},
+    ),
+    Method(
+        "auto-draft",
+        "auto, plan and gate by the small model, amended by the large one",
+        {"mode": "auto", "planner_pool": "draft"},
+    ),
 )
 
 

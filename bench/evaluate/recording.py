@@ -26,6 +26,8 @@ from services.runtime.client import END_TYPES, Client, Ending, make_request
 
 #: Longest that one answer may take: small machines are slow, and nobody waits.
 DEADLINE_S: Final = 6 * 3600
+#: Share of a request's time from which on it was followed from its beginning.
+_SEEN_SHARE: Final = 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Heard:
     plan: list[PlanLine] = field(default_factory=list)
     first_ms: dict[int, float] = field(default_factory=dict)
     end: Ending | None = None
+    took_ms: float = 0.0
 
     def take(self, told: Fact | Preview) -> None:
         """Note `told`."""
@@ -52,12 +55,17 @@ class Heard:
         elif isinstance(told, TokensDecoded):
             self.first_ms.setdefault(told.node, (time.monotonic() - self.submitted) * 1000)
         elif isinstance(told, END_TYPES):
-            self.end = told
+            self.end, self.took_ms = told, (time.monotonic() - self.submitted) * 1000
 
     @property
     def first_text_ms(self) -> float | None:
-        """When the first text of the answer's first node came."""
+        """When the first text of the answer's first node came.
+
+        None for a request that was under way before: nobody saw it from its beginning.
+        """
         if not isinstance(self.end, AnswerAssembled):
+            return None
+        if self.took_ms < _SEEN_SHARE * self.end.timings.wall_ms:
             return None
         return self.first_ms.get(self.end.nodes[0].node.id)
 

@@ -141,7 +141,7 @@ def _plan(record: Record, count: Count) -> tuple[Part, ...]:
         if record.end.plan.reason == "forced":
             return ()
         return (Part(text="direct", tokens=count("direct")),)
-    has_needs = any("| needs" in one.line for one in record.plan)
+    has_needs = any("needs" in one.line.rpartition("|")[2] for one in record.plan)
     texts = ["graph\n" if has_needs else "list\n", *(f"{one.line}\n" for one in record.plan)]
     return tuple(Part(text=text, tokens=count(text)) for text in [*texts, END_LINE])
 
@@ -172,6 +172,8 @@ def replies(replay: Replay, direct_tokens: int | None = None) -> list[dict[str, 
         if node != DIRECT_NODE
     ]
     if replay.plan:
+        # Where the large model looks over the small one's draft it finds nothing to amend.
+        lines.append({"within": mark, "match": "\n\nOutline:\n", "reply": "ok", "tokens": 1})
         lines.append(
             {
                 "within": plan_mark(),

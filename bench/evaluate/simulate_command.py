@@ -12,26 +12,25 @@ import typer
 from bench.evaluate.app import app
 from bench.evaluate.figures import SUITS
 from bench.evaluate.lines import JsonLines
-from bench.evaluate.methods import BASELINE, METHODS, Method, choose
+from bench.evaluate.methods import BASELINE, Method, choose
 from bench.evaluate.replay import Replay
 from bench.evaluate.simulated_report import bounds, method_table, seconds_table
 from bench.evaluate.simulation import PAIRS, Set, Timed, lateness, simulating
 from bench.questions import err, out
+from bench.simulated_engine.options import FAMILIES
 from bench.simulated_engine.profiles import PROFILES, Profile
 from proto.errors import InvalidRequest
 from proto.names import Pool
 from skelgraph.app import run
 
-RECORDED: Final = Path(__file__).parent / "recorded"
+RECORDED: Final = Path(__file__).parent / "recorded" / "qwen2.5-coder-1.5b.jsonl"
 #: Real seconds of a simulated one, by the requests at once: two cores keep up with that.
 SCALES: Final[Mapping[int, float]] = {1: 1, 4: 1, 16: 2, 64: 4}
 
 
 @app.command()
 def simulate(
-    recorded: Annotated[Path, typer.Option(help="plans and lengths, of `pack`")] = (
-        RECORDED / "qwen2.5-coder-1.5b.jsonl"
-    ),
+    recorded: Annotated[Path, typer.Option(help="plans and lengths, of `pack`")] = RECORDED,
     methods: Annotated[str, typer.Option(help="beside direct; separated by commas")] = "sgd,auto",
     concurrency: Annotated[
         str, typer.Option(help="requests at once; separated by commas")
@@ -55,19 +54,10 @@ def simulate(
     """
 
     async def command() -> int:
-        levels = [int(level) for level in concurrency.split(",")]
         by = choose([BASELINE, *methods.split(",")])
         all_ = read_replays(recorded, by, per_category)
-        sets = [
-            Set(
-                pair=_pair(pair),
-                dialect=dialect,
-                time_scale=time_scale or SCALES.get(level, max(1.0, level / 16)),
-                concurrency=level,
-                rounds=rounds,
-            )
-            for level in levels
-        ]
+        sets = sets_of(concurrency, pair, dialect, time_scale, rounds)
+        levels = [one.concurrency for one in sets]
         timed, notes = await run_sets(sets, by, all_)
         text = simulated_text(all_, timed, by, levels, pair, notes)
         out.print(text, markup=False)
@@ -80,8 +70,35 @@ def simulate(
     run(command)
 
 
+def sets_of(
+    concurrency: str, pair: str, dialect: str, time_scale: float | None, rounds: int
+) -> list[Set]:
+    """Return what the options say, a set for each number of requests at once.
+
+    Raises:
+        InvalidRequest: an option is not valid; names it.
+    """
+    if pair not in PAIRS:
+        raise InvalidRequest(f"{pair!r}; known are {', '.join(PAIRS)}", field="pair")
+    if dialect not in FAMILIES:
+        raise InvalidRequest(f"{dialect!r}; known are {', '.join(FAMILIES)}", field="dialect")
+    levels = concurrency.split(",")
+    if not all(level.strip().isdigit() and int(level) > 0 for level in levels):
+        raise InvalidRequest(f"{concurrency!r} is not like 1,4,16", field="concurrency")
+    return [
+        Set(
+            pair=pair,
+            dialect=dialect,
+            time_scale=time_scale or SCALES.get(int(level), max(1.0, int(level) / 16)),
+            concurrency=int(level),
+            rounds=rounds,
+        )
+        for level in levels
+    ]
+
+
 def read_replays(path: Path, by: Sequence[Method], per_category: int | None) -> list[Replay]:
-    """Return what is recorded of those methods; those not recorded are replayed as `sgd`.
+    """Return what is recorded of those methods; those not recorded repeat `sgd` or `auto`.
 
     Raises:
         InvalidRequest: nothing is.
@@ -90,7 +107,7 @@ def read_replays(path: Path, by: Sequence[Method], per_category: int | None) -> 
     chosen = _first_of_each(read, per_category)
     found: dict[tuple[str, str], Replay] = {}
     for method in by:
-        like = method.name if any(one.method == method.name for one in read) else "sgd"
+        like = _recorded_like(method, {one.method for one in read})
         for one in read:
             if one.method == like and one.question in chosen:
                 found[method.name, one.question] = one.model_copy(update={"method": method.name})
@@ -151,10 +168,10 @@ def profiles(pair: str) -> dict[Pool, Profile]:
     return {Pool.LARGE: PROFILES[large], Pool.SMALL: PROFILES[small]}
 
 
-def _pair(name: str) -> str:
-    if name not in PAIRS:
-        raise InvalidRequest(f"{name!r}; known are {', '.join(PAIRS)}", field="pair")
-    return name
+def _recorded_like(method: Method, recorded: set[str]) -> str:
+    """Return the method whose plans and lengths are repeated for `method`."""
+    usual = "auto" if method.fields.get("mode") == "auto" else "sgd"
+    return method.name if method.name in recorded else usual
 
 
 def _first_of_each(read: Sequence[Replay], most: int | None) -> set[str]:
@@ -162,6 +179,3 @@ def _first_of_each(read: Sequence[Replay], most: int | None) -> set[str]:
     for one in read:
         by_category.setdefault(one.category, {})[one.question] = None
     return {question for many in by_category.values() for question in list(many)[:most]}
-
-
-__all__ = ["METHODS", "read_replays", "run_sets", "simulated_text"]

@@ -8,7 +8,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.evaluate.bound import Way, bound_s, call_s
@@ -27,6 +27,7 @@ from bench.simulated_engine.tokens import pieces
 from proto.errors import InvalidRequest
 from proto.messages import DecodeNode, Mode, NodeText
 from proto.names import Pool
+from services.planner.amend import amendment_call
 from services.planner.prompts import plan_call
 from services.runtime.calls import ChatCall
 from services.runtime.client import make_request
@@ -71,6 +72,7 @@ def lines_at(folder: Path) -> JsonLines[Numbered]:
     return JsonLines(folder / "numbers.jsonl", Numbered)
 
 
+@settings(max_examples=25)
 @given(st.integers(0, 200))
 def test_whatever_of_a_file_a_kill_leaves_is_read_and_gone_on_with(cut: int) -> None:
     with TemporaryDirectory() as name:
@@ -127,6 +129,11 @@ def test_every_method_is_a_request_that_services_take() -> None:
 def test_a_method_of_ones_own_is_checked_before_anything_runs(own: str) -> None:
     with pytest.raises(InvalidRequest):
         choose([], [own])
+
+
+def test_a_plan_by_the_small_model_is_in_the_bound() -> None:
+    large, small = (choose([name])[0].way for name in ("sgd", "sgd-small-plan"))
+    assert bound_s(SGD, PAIR, small) < bound_s(SGD, PAIR, large)
 
 
 def test_a_method_of_ones_own_is_the_fields_of_its_request() -> None:
@@ -225,6 +232,7 @@ def test_every_call_of_a_replayed_question_gets_what_was_recorded() -> None:
         plan = said(plan_call(question, mode=mode, max_nodes=12), author)
         assert "".join(plan) == "".join(part.text for part in SGD.plan)
         assert len(plan) == 34
+        assert said(amendment_call(question, SGD.lines, mode=mode, max_nodes=12), author) == ["ok"]
     texts: list[NodeText] = []
     for planned, length in zip(SGD.planned(), SGD.nodes, strict=True):
         node = planned.node

@@ -1,0 +1,135 @@
+"""`judge`, `blind-export`, `blind-import`: who is better, by a model or by hand."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from bench.evaluate import blind
+from bench.evaluate.app import app
+from bench.evaluate.judge import PATIENT, judge, judgements_of, left, looks
+from bench.evaluate.judging import Judgement, outcomes
+from bench.evaluate.records import read_folders
+from bench.evaluate.report import judged_table
+from bench.questions import err, out, progress, read_questions
+from proto.errors import InvalidRequest
+from services.runtime.engine import EngineClient
+from skelgraph.app import run
+
+KEY_VARIABLE: Final = "SKELGRAPH_JUDGE_API_KEY"
+PAIRS_FILE, SHEET_FILE, KEY_FILE = "pairs.md", "verdicts.csv", "key.json"
+
+Folders = Annotated[list[Path], typer.Argument(help="of recorded runs", exists=True)]
+Questions = Annotated[Path, typer.Option(help="the file of questions", exists=True)]
+Against = Annotated[str, typer.Option(help="pairs of methods, first:second, separated by commas")]
+_PAIRS: Final = "sgd:direct,sot:direct,sgd:sot"
+
+
+@app.command("judge")
+def judge_(
+    folders: Folders,
+    questions: Questions,
+    url: Annotated[str, typer.Option(help="of the judge: any chat completions endpoint")],
+    model: Annotated[str | None, typer.Option(help="name to ask it for")] = None,
+    against: Against = _PAIRS,
+    into: Annotated[Path | None, typer.Option(help="folder of judgements; the first one")] = None,
+    limit: Annotated[int | None, typer.Option(help="look at only so many questions")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="looks at once")] = 1,
+) -> None:
+    """Have a model compare answers, each pair in both orders; killed, it goes on where it was.
+
+    Its API key is read from SKELGRAPH_JUDGE_API_KEY.
+    """
+
+    async def command() -> int:
+        pairs, lines = read_pairs(against), judgements_of(into or folders[0])
+        all_ = looks(read_questions(questions)[:limit], read_folders(folders), pairs)
+        waiting = left(all_, lines.read())
+        client = EngineClient(
+            url, api_key=os.environ.get(KEY_VARIABLE), model=model, limits=PATIENT
+        )
+        shown = progress()
+        try:
+            with lines.adding() as adder, shown:
+                task = shown.add_task(
+                    "judging", total=len(all_), completed=len(all_) - len(waiting)
+                )
+
+                def tell(made: Judgement) -> None:
+                    shown.advance(task)
+
+                await judge(client, waiting, adder, concurrency, tell)
+        finally:
+            await client.close()
+        _print_judged(lines.read(), pairs)
+        return 0
+
+    run(command)
+
+
+@app.command()
+def blind_export(
+    folders: Folders,
+    into: Annotated[Path, typer.Option(help="folder of the pairs and the sheet")],
+    key: Annotated[Path, typer.Option(help="folder of the key: not where the judge reads")],
+    questions: Questions,
+    against: Against = "sgd:direct,sgd:sot",
+    seed: Annotated[int, typer.Option(help="of order and sides")] = 1,
+    show_questions: Annotated[
+        bool, typer.Option(help="print the questions; else only their ids")
+    ] = True,
+) -> None:
+    """Write pairs to be judged by hand, shuffled and without names, a sheet, and the key apart."""
+    asked = read_questions(questions)
+    pairs, made = blind.export(
+        read_folders(folders), [one.id for one in asked], read_pairs(against), seed
+    )
+    for folder in (into, key):
+        folder.mkdir(parents=True, exist_ok=True)
+    texts = {one.id: one.text for one in asked} if show_questions else {}
+    (into / PAIRS_FILE).write_text(blind.pages(pairs, texts))
+    (into / SHEET_FILE).write_text(blind.sheet(pairs))
+    (key / KEY_FILE).write_text(made.model_dump_json(indent=1) + "\n")
+    err.print(f"{len(pairs)} pairs in {into}, their key in {key / KEY_FILE}", markup=False)
+
+
+@app.command()
+def blind_import(
+    sheet: Annotated[Path, typer.Argument(help="filled", exists=True)],
+    key: Annotated[Path, typer.Argument(help="file of the key", exists=True)],
+) -> None:
+    """Read a filled sheet and print net win rates by category and overall."""
+
+    async def command() -> int:
+        verdicts = blind.read_sheet(sheet.read_bytes(), blind.read_key(key))
+        for pair, found in blind.outcomes(verdicts).items():
+            out.print(judged_table(pair, found), markup=False, soft_wrap=True)
+        return 0
+
+    run(command)
+
+
+def read_pairs(text: str) -> list[tuple[str, str]]:
+    """Return pairs of methods.
+
+    Raises:
+        InvalidRequest: it is none.
+    """
+    pairs = [tuple(part.strip().split(":")) for part in text.split(",")]
+    if any(len(pair) != 2 or not all(pair) or pair[0] == pair[1] for pair in pairs):
+        raise InvalidRequest(f"{text!r} is not of the form sgd:direct,sot:direct", field="against")
+    return [(pair[0], pair[1]) for pair in pairs]
+
+
+def _print_judged(made: Sequence[Judgement], pairs: Sequence[tuple[str, str]]) -> None:
+    for pair in pairs:
+        out.print(judged_table(pair, outcomes(made, *pair)), markup=False, soft_wrap=True)
+    nothing: Mapping[str, int] = {
+        one.judge: sum(m.verdict is None for m in made if m.judge == one.judge) for one in made
+    }
+    for judge_name, count in nothing.items():
+        out.print(f"{judge_name}: {count} looks without a verdict", markup=False)

@@ -1,0 +1,165 @@
+"""Which of two answers is better: what the judge is asked, and what its words count; pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from bench.evaluate.records import Frozen
+from bench.questions import Question
+from services.runtime.calls import ChatCall, ChatMessage, Grammar
+
+#: As judges say it: of the answers as they were shown.
+Verdict = Literal["A", "B", "tie"]
+#: `straight` shows the first method's answer as A, `swapped` as B.
+Order = Literal["straight", "swapped"]
+ORDERS: Final[tuple[Order, ...]] = ("straight", "swapped")
+
+_RULES: Final = """\
+You compare two answers to the same question and say which one helps the person who asked it \
+more. Weigh, in this order: is it right; does it answer what was asked, all of it; can it be \
+followed, as one text without repetition and contradiction; does it say something that is of use. \
+Neither the length of an answer nor its place (A or B) counts for anything. If you cannot tell \
+them apart in what counts, say tie.
+Write two or three sentences of reasons. Then, on a line of its own, one of:
+verdict: A
+verdict: B
+verdict: tie"""
+
+_LAST_LINE: Final = re.compile(r"verdict: (A|B|tie)", re.IGNORECASE)
+#: Reasons in one line of bounded length, then the verdict.
+GRAMMAR: Final = Grammar(
+    gbnf='root ::= [^\\n]{1,600} "\\n" "verdict: " ("A" | "B" | "tie")',
+    regex=r"[^\n]{1,600}\nverdict: (A|B|tie)",
+)
+MAX_TOKENS: Final = 400
+
+
+class Judgement(Frozen):
+    """One look of the judge at one pair.
+
+    Args:
+        question: its id.
+        category: of the question.
+        first: a method.
+        second: the method it is compared with.
+        order: how the two were shown.
+        texts: digest of both answers: others are judged anew.
+        verdict: what the judge said; None if that was no verdict.
+        said: its words.
+        judge: its model and endpoint.
+        reference: whether it was shown an answer known to be right.
+    """
+
+    question: str
+    category: str
+    first: str
+    second: str
+    order: Order
+    texts: str
+    verdict: Verdict | None
+    said: str
+    judge: str
+    reference: bool = False
+
+    @property
+    def score(self) -> int | None:
+        """+1 if the first method won, −1 if the second did, 0 for a tie; None without verdict."""
+        return (
+            None if self.verdict is None else score(self.verdict, swapped=self.order == "swapped")
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How the first method fared on one question."""
+
+    question: str
+    category: str
+    result: Literal["win", "loss", "tie", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How often the first method won; `none` are pairs without verdict, counted in nothing else."""
+
+    wins: int
+    ties: int
+    losses: int
+    none: int = 0
+
+    @property
+    def judged(self) -> int:
+        """Pairs with a verdict."""
+        return self.wins + self.ties + self.losses
+
+    @property
+    def net(self) -> float | None:
+        """Net win rate: wins less losses, by the pairs with a verdict; None if there are none."""
+        return (self.wins - self.losses) / self.judged if self.judged else None
+
+    def __str__(self) -> str:
+        if self.net is None:
+            return "not judged" + (f", {self.none} without verdict" if self.none else "")
+        beside = f", {self.none} without verdict" if self.none else ""
+        return f"{self.net:+.0%} ({self.wins} / {self.ties} / {self.losses}{beside})"
+
+
+def call(question: Question, shown_a: str, shown_b: str) -> ChatCall:
+    """Return what the judge is asked of two answers."""
+    parts = [f"Question:\n{question.text}"]
+    if question.reference:
+        parts.append(f"An answer that is known to be right:\n{question.reference}")
+    parts += [f"Answer A:\n{shown_a}", f"Answer B:\n{shown_b}", "Which answer is better?"]
+    return ChatCall(
+        messages=(ChatMessage("system", _RULES), ChatMessage("user", "\n\n---\n\n".join(parts))),
+        max_tokens=MAX_TOKENS,
+        grammar=GRAMMAR,
+    )
+
+
+def verdict_in(said: str) -> Verdict | None:
+    """Return the verdict on the last line of `said`; None if that line is anything else."""
+    lines = [line.strip() for line in said.strip().splitlines()]
+    match = _LAST_LINE.fullmatch(lines[-1]) if lines else None
+    if match is None:
+        return None
+    found: dict[str, Verdict] = {"A": "A", "B": "B", "TIE": "tie"}
+    return found[match[1].upper()]
+
+
+def score(verdict: Verdict, *, swapped: bool) -> int:
+    """Return +1 if the method that stands first in straight order won, −1 if it lost, else 0."""
+    if verdict == "tie":
+        return 0
+    return 1 if (verdict == "A") != swapped else -1
+
+
+def outcomes(judgements: Iterable[Judgement], first: str, second: str) -> list[Outcome]:
+    """Return how `first` fared against `second`, a question each: the sign of both orders' sum.
+
+    A question of which one order has no verdict has none.
+    """
+    by_question: dict[str, dict[Order, Judgement]] = {}
+    for one in judgements:
+        if (one.first, one.second) == (first, second):
+            by_question.setdefault(one.question, {})[one.order] = one
+    return [_outcome(looks) for looks in by_question.values()]
+
+
+def tally(found: Sequence[Outcome]) -> Tally:
+    """Return the counts of `found`."""
+    of = [one.result for one in found]
+    return Tally(of.count("win"), of.count("tie"), of.count("loss"), of.count("none"))
+
+
+def _outcome(looks: dict[Order, Judgement]) -> Outcome:
+    one = next(iter(looks.values()))
+    scores = [looks[order].score if order in looks else None for order in ORDERS]
+    known = [value for value in scores if value is not None]
+    if len(known) < len(ORDERS):
+        return Outcome(one.question, one.category, "none")
+    total = sum(known)
+    return Outcome(one.question, one.category, "win" if total > 0 else "loss" if total else "tie")

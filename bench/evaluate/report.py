@@ -1,0 +1,214 @@
+"""The report on recorded answers, in the form of the paper's tables; pure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bench.evaluate.figures import geometric_mean, groups, spread, table
+from bench.evaluate.judging import Outcome, tally
+from bench.evaluate.methods import BASELINE
+from bench.evaluate.records import Record, Records
+from proto.messages import AnswerAssembled, PlanCompleted, SkeletonDrafted
+from services.planner.gate import depth, width
+
+#: How the first method fared against the second, by the two.
+Judged = Mapping[tuple[str, str], Sequence[Outcome]]
+NOT_JUDGED = "not judged"
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A question answered by a method and by direct.
+
+    Args:
+        record: of the method.
+        baseline: of direct.
+    """
+
+    record: Record
+    baseline: Record
+
+    @property
+    def category(self) -> str:
+        """Of the question."""
+        return self.record.category
+
+    @property
+    def latency(self) -> float:
+        """Time of direct by that of the method: more is faster."""
+        return wall_ms(self.baseline) / wall_ms(self.record)
+
+    @property
+    def speed(self) -> float:
+        """Tokens of the answer a second, by those of direct."""
+        return tokens_a_s(self.record) / tokens_a_s(self.baseline)
+
+
+def compared(records: Records, method: str) -> list[Compared]:
+    """Return the questions that both `method` and direct have answered."""
+    pairs = [
+        (record, records.find(record.question, BASELINE))
+        for record in records.all()
+        if record.method == method and record.answer
+    ]
+    return [Compared(record, base) for record, base in pairs if base and base.answer]
+
+
+def wall_ms(record: Record) -> float:
+    """Return how long the answer took."""
+    return record.answer.timings.wall_ms if record.answer else float("nan")
+
+
+def answer_tokens(record: Record) -> int:
+    """Return the tokens of the answer, without those of its plan."""
+    end = record.answer
+    return sum(node.usage.generated_tokens for node in end.nodes) if end else 0
+
+
+def tokens_a_s(record: Record) -> float:
+    """Return the tokens of the answer a second."""
+    return 1000 * answer_tokens(record) / wall_ms(record)
+
+
+def plan_share(record: Record) -> float | None:
+    """Return the share of the wall time that the planning call lasted; None without a plan."""
+    end = record.answer
+    return end.timings.plan_ms / end.timings.wall_ms if end and record.plan else None
+
+
+def plan_of(record: Record) -> PlanCompleted | None:
+    """Return how the plan ended; None if there was none to end."""
+    end = record.end
+    return end.plan if isinstance(end, AnswerAssembled | SkeletonDrafted) else None
+
+
+def is_whole(record: Record) -> bool:
+    """Say whether the model wrote a valid plan to its end."""
+    plan = plan_of(record)
+    return plan is not None and plan.reason not in ("unparsable", "cut_off", "no_planner")
+
+
+def methods_table(records: Records) -> str:
+    """Return one row a method: how much, how long, how fast."""
+    header = ["method", "answers", "decomposed", "s, median", "answer tokens", "tokens/s"]
+    header += ["plan share", "nodes", "depth", "width", "first text s, median"]
+    rows = []
+    for method in records.methods():
+        some = [r for r in records.all() if r.method == method and r.answer]
+        if some:
+            rows.append([method, *_method_row(some)])
+    return table(header, rows)
+
+
+def paper_table(records: Records, method: str, judged: Judged) -> str:
+    """Return the table of the paper for `method` against direct: by category and overall."""
+    header = ["category", "n", "latency ratio", "tokens/s ratio", "answer tokens", "direct's"]
+    header.append("net win rate (wins / ties / losses)")
+    rows = [
+        [
+            name,
+            str(len(some)),
+            spread([one.latency for one in some]),
+            spread([one.speed for one in some]),
+            f"{statistics.fmean(answer_tokens(one.record) for one in some):.0f}",
+            f"{statistics.fmean(answer_tokens(one.baseline) for one in some):.0f}",
+            _net_win(judged.get((method, BASELINE), ()), {one.record.question for one in some}),
+        ]
+        for name, some in groups(compared(records, method), lambda one: one.category)
+    ]
+    return table(header, rows)
+
+
+def judged_table(pair: tuple[str, str], found: Sequence[Outcome]) -> str:
+    """Return net win rates by category."""
+    header = [f"{pair[0]} against {pair[1]}", "net win rate (wins / ties / losses)"]
+    rows = [(name, str(tally(some))) for name, some in groups(found, lambda one: one.category)]
+    return table(header, rows)
+
+
+def plans_table(records: Records, method: str) -> str:
+    """Return what the plans of `method` are like, by category."""
+    header = ["category", "n", "valid and whole", "direct", "nodes", "depth", "width"]
+    header += ["with needs", "easy", "plan tokens", "reasons"]
+    some = [record for record in records.all() if record.method == method and plan_of(record)]
+    return table(
+        header, [[name, *_plans_row(of)] for name, of in groups(some, lambda r: r.category)]
+    )
+
+
+def report(records: Records, judged: Judged) -> str:
+    """Return everything, as Markdown."""
+    parts = ["## Methods", methods_table(records)]
+    others = [method for method in records.methods() if method != BASELINE]
+    for method in others:
+        if compared(records, method):
+            parts += [f"## `{method}` against `{BASELINE}`", paper_table(records, method, judged)]
+    for pair, found in judged.items():
+        if pair[1] != BASELINE:
+            parts += [f"## `{pair[0]}` against `{pair[1]}`", judged_table(pair, found)]
+    for method in others:
+        parts += [f"## Plans of `{method}`", plans_table(records, method)]
+    failed = [
+        f"- {r.question} by {r.method}: {r.end.model_dump()['error']}" for r in records.failed()
+    ]
+    parts += ["## Failures", "\n".join(failed) or "None."]
+    return "\n\n".join(parts) + "\n"
+
+
+def _net_win(found: Sequence[Outcome], questions: set[str]) -> str:
+    some = [one for one in found if one.question in questions]
+    return str(tally(some)) if some else NOT_JUDGED
+
+
+def _method_row(some: Sequence[Record]) -> list[str]:
+    shares = [share for record in some if (share := plan_share(record)) is not None]
+    planned = [record for record in some if record.answer and record.answer.mode != "direct"]
+    firsts = [r.first_text_ms / 1000 for r in some if r.first_text_ms is not None]
+    return [
+        str(len(some)),
+        str(len(planned)),
+        f"{statistics.median(wall_ms(record) for record in some) / 1000:.1f}",
+        f"{statistics.fmean(answer_tokens(record) for record in some):.0f}",
+        f"{geometric_mean(tokens_a_s(record) for record in some):.2f}",
+        f"{statistics.median(shares):.0%}" if shares else "–",
+        *_shape(planned),
+        f"{statistics.median(firsts):.1f}" if firsts else "–",
+    ]
+
+
+def _plans_row(some: Sequence[Record]) -> list[str]:
+    planned = [r for r in some if (plan := plan_of(r)) and plan.mode != "direct"]
+    specs = [spec for record in planned for spec in record.specs]
+    reasons = sorted({plan.reason for r in some if (plan := plan_of(r))})
+    tokens = [plan.usage.generated_tokens for r in some if (plan := plan_of(r))]
+    return [
+        str(len(some)),
+        str(sum(map(is_whole, some))),
+        str(len(some) - len(planned)),
+        *_shape(planned),
+        _share(sum(bool(spec.needs) for spec in specs), len(specs)),
+        _share(sum(spec.difficulty == "easy" for spec in specs), len(specs)),
+        f"{statistics.fmean(tokens):.0f}",
+        ", ".join(f"{reason} {_count(some, reason)}" for reason in reasons),
+    ]
+
+
+def _count(some: Sequence[Record], reason: str) -> int:
+    return sum(plan.reason == reason for r in some if (plan := plan_of(r)))
+
+
+def _shape(planned: Sequence[Record]) -> list[str]:
+    def mean(figure: Callable[[Record], float]) -> str:
+        return f"{statistics.fmean(map(figure, planned)):.1f}" if planned else "–"
+
+    return [
+        mean(lambda record: len(record.specs)),
+        mean(lambda record: depth(record.specs)),
+        mean(lambda record: width(record.specs)),
+    ]
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.0%}" if whole else "–"

@@ -1,0 +1,376 @@
+"""Who is better: verdicts of a judge, and of hands that do not know whose answer is whose."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.evaluate import blind
+from bench.evaluate.judge import left, looks
+from bench.evaluate.judge_commands import read_pairs
+from bench.evaluate.judging import (
+    GRAMMAR,
+    ORDERS,
+    Judgement,
+    Verdict,
+    call,
+    outcomes,
+    score,
+    tally,
+    verdict_in,
+)
+from bench.evaluate.plots import draw
+from bench.evaluate.records import PlanLine, Record, Records, digest
+from bench.evaluate.report import report
+from bench.evaluate.report_command import texts_side_by_side
+from bench.questions import Question
+from proto.errors import InvalidRequest
+from proto.messages import (
+    AnswerAssembled,
+    ErrorInfo,
+    NodeReport,
+    NodeSpec,
+    PlanCompleted,
+    RequestFailed,
+    ResolvedMode,
+    Timings,
+    Usage,
+)
+from proto.names import Pool
+
+VERDICTS: tuple[Verdict, ...] = ("A", "B", "tie")
+
+
+def record(question: str, category: str, method: str, *, wall_ms: float = 1000) -> Record:
+    direct = method == "direct"
+    mode: ResolvedMode = "direct" if direct else "sgd"
+    specs = (
+        [NodeSpec(id=0, summary="")]
+        if direct
+        else [
+            NodeSpec(id=1, summary="One", difficulty="easy"),
+            NodeSpec(id=2, summary="Two"),
+            NodeSpec(id=3, summary="Both", needs=(1, 2)),
+        ]
+    )
+    nodes = tuple(
+        NodeReport(
+            node=spec,
+            pool=Pool.LARGE,
+            model="m",
+            endpoint="e",
+            attempt=1,
+            finish_reason="stop",
+            queued_ms=1,
+            slot_wait_ms=0,
+            first_token_ms=1,
+            decode_ms=10,
+            usage=Usage(generated_tokens=50),
+            start=0,
+            end=1,
+        )
+        for spec in specs
+    )
+    plan = PlanCompleted(
+        request="r",
+        mode=mode,
+        reason="forced",
+        nodes=tuple(spec.id for spec in specs),
+        plan_ms=0 if direct else 200,
+    )
+    timings = Timings(
+        wall_ms=wall_ms,
+        plan_ms=plan.plan_ms,
+        critical_path=(),
+        critical_engine_ms=1,
+        critical_slot_wait_ms=0,
+        overhead_ms=1,
+        sequential_ms=1,
+    )
+    return Record(
+        question=question,
+        category=category,
+        asked=digest(question),
+        method=method,
+        request="r",
+        recorded_at=1,
+        load=1,
+        plan=()
+        if direct
+        else tuple(PlanLine(line=f"{n}. x | easy", planned_ms=n) for n in (1, 2, 3)),
+        first_text_ms=10,
+        end=AnswerAssembled(
+            request="r",
+            mode=mode,
+            text=f"# Of {question} by {method}",
+            nodes=nodes,
+            plan=plan,
+            usage=Usage(generated_tokens=50 * len(nodes)),
+            timings=timings,
+        ),
+    )
+
+
+def recorded() -> Records:
+    categories = {"1": "generic", "2": "generic", "61": "coding"}
+    return Records(
+        record(question, category, method, wall_ms=wall_ms)
+        for question, category in categories.items()
+        for method, wall_ms in (("direct", 2000.0), ("sot", 1600.0), ("sgd", 1000.0))
+    )
+
+
+# --- verdicts ---
+
+
+@pytest.mark.parametrize(
+    ("said", "verdict"),
+    [
+        ("Better.\nverdict: A", "A"),
+        ("Better.\n\nVerdict: b\n", "B"),
+        ("verdict: TIE", "tie"),
+        ("verdict: A\nBut then again.", None),
+        ("verdict: A or B", None),
+        ("verdict: C", None),
+        ("A", None),
+        ("I think verdict: A", None),
+        ("", None),
+        ("\x00\ufffd", None),
+    ],
+)
+def test_only_the_last_line_and_only_in_its_form_is_a_verdict(
+    said: str, verdict: Verdict | None
+) -> None:
+    assert verdict_in(said) == verdict
+
+
+@given(st.text())
+def test_garbage_is_no_verdict_and_no_error(said: str) -> None:
+    assert verdict_in(said) in (*VERDICTS, None)
+
+
+def test_what_the_grammar_allows_is_a_verdict() -> None:
+    for verdict in VERDICTS:
+        said = f"It is clearer.\nverdict: {verdict}"
+        assert re.fullmatch(GRAMMAR.regex, said)
+        assert verdict_in(said) == verdict
+
+
+def test_a_judge_sees_the_reference_where_there_is_one() -> None:
+    with_one = call(Question("1", "math", "2+2?", "4"), "four", "five").messages[-1].content
+    assert "known to be right:\n4" in with_one
+    assert "known" not in call(Question("1", "math", "2+2?"), "four", "five").messages[-1].content
+
+
+def judged(
+    straight: Verdict | None, swapped: Verdict | None, question: str = "1"
+) -> list[Judgement]:
+    return [
+        Judgement(
+            question=question,
+            category="generic",
+            first="sgd",
+            second="direct",
+            order=order,
+            texts="t",
+            verdict=verdict,
+            said="",
+            judge="j",
+        )
+        for order, verdict in zip(ORDERS, (straight, swapped), strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("straight", "swapped", "result"),
+    [
+        ("A", "B", "win"),
+        ("B", "A", "loss"),
+        ("A", "A", "tie"),  # it prefers a place, not an answer
+        ("tie", "tie", "tie"),
+        ("A", "tie", "win"),
+        ("tie", "A", "loss"),
+        ("A", None, "none"),
+        (None, None, "none"),
+    ],
+)
+def test_the_sign_of_both_orders_together_decides(
+    straight: Verdict | None, swapped: Verdict | None, result: str
+) -> None:
+    (outcome,) = outcomes(judged(straight, swapped), "sgd", "direct")
+    assert outcome.result == result
+
+
+@given(st.lists(st.tuples(st.sampled_from(VERDICTS), st.sampled_from(VERDICTS)), min_size=1))
+def test_who_loses_against_the_other_is_who_the_other_wins_against(
+    verdicts: Sequence[tuple[Verdict, Verdict]],
+) -> None:
+    one = [j for n, v in enumerate(verdicts) for j in judged(*v, question=str(n))]
+    other = [
+        j.model_copy(
+            update={
+                "first": "direct",
+                "second": "sgd",
+                "order": "swapped" if j.order == "straight" else "straight",
+            }
+        )
+        for j in one
+    ]
+    forth = tally(outcomes(one, "sgd", "direct"))
+    back = tally(outcomes(other, "direct", "sgd"))
+    assert (forth.wins, forth.ties, forth.losses) == (back.losses, back.ties, back.wins)
+    assert forth.judged == len(verdicts)
+
+
+def test_pairs_without_a_verdict_are_named_and_counted_in_nothing() -> None:
+    some = tally(outcomes([*judged("A", "B"), *judged("A", None, "2")], "sgd", "direct"))
+    assert (some.judged, some.none, some.net) == (1, 1, 1.0)
+    assert "1 without verdict" in str(some)
+    assert "not judged" in str(tally([]))
+
+
+def test_what_was_judged_is_not_judged_again_unless_its_texts_have_changed() -> None:
+    questions = [Question("1", "generic", "?"), Question("9", "generic", "never answered")]
+    all_ = looks(questions, recorded(), [("sgd", "direct")])
+    assert [(look.order, look.shown_a.split()[-1]) for look in all_] == [
+        ("straight", "sgd"),
+        ("swapped", "direct"),
+    ]
+    done = [one.model_copy(update={"texts": all_[0].texts}) for one in judged("A", "B")]
+    assert left(all_, done) == [all_[1]]
+
+
+@pytest.mark.parametrize("text", ["sgd", "sgd:", "sgd:sgd", "a:b:c", ""])
+def test_a_pair_of_methods_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(InvalidRequest):
+        read_pairs(text)
+
+
+# --- by hand ---
+
+
+AGAINST = [("sgd", "direct"), ("sgd", "sot")]
+
+
+@given(st.integers(0, 2**32), st.data())
+def test_verdicts_come_back_as_they_were_meant(seed: int, data: st.DataObject) -> None:
+    pairs, key = blind.export(recorded(), ["1", "2", "61", "none"], AGAINST, seed)
+    meant = {pair.name: data.draw(st.sampled_from(VERDICTS)) for pair in pairs}
+    rows = [",".join(blind.COLUMNS), *(f"{name},{v},why" for name, v in meant.items())]
+    read = blind.read_sheet(
+        "\n".join(rows).encode(), blind.Key.model_validate_json(key.model_dump_json())
+    )
+    found = blind.outcomes(read)
+    assert sum(map(len, found.values())) == len(pairs) == 6
+    for pair in pairs:
+        line = key.pairs[pair.name]
+        best = {"A": pair.answer_a, "B": pair.answer_b}.get(meant[pair.name], "")
+        outcome = next(o for o in found[line.first, line.second] if o.question == line.question)
+        wanted = {line.first: "win", line.second: "loss"}.get(best.rpartition(" ")[2], "tie")
+        assert outcome.result == wanted
+
+
+def test_the_same_seed_gives_the_same_pages_and_no_page_names_a_method() -> None:
+    one, two = (blind.export(recorded(), ["1", "2", "61"], AGAINST, 7) for _ in range(2))
+    assert one == two
+    assert blind.export(recorded(), ["1", "2", "61"], AGAINST, 8) != one
+    pages = re.sub(r"> # Of .*", "", blind.pages(one[0], {"1": "Why?"}))
+    assert "Question 1: Why?" in pages
+    assert not re.search(r"sgd|sot|direct", pages + blind.sheet(one[0]))
+
+
+def test_sides_change_about_half_of_the_time() -> None:
+    swaps = [
+        line.swapped
+        for seed in range(60)
+        for line in blind.export(recorded(), ["1", "2"], AGAINST, seed)[1].pairs.values()
+    ]
+    assert 0.35 < sum(swaps) / len(swaps) < 0.65
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda rows: rows[1:], "first line"),
+        (lambda rows: [*rows, "999,A,"], "there is no pair '999'"),
+        (lambda rows: [*rows, "001,A,"], "pair 001 a second time"),
+        (lambda rows: rows[:-1], "no verdict on pair 003"),
+        (lambda rows: [*rows[:-1], "003,,"], "no verdict on pair 003"),
+        (lambda rows: [*rows[:-1], "003,maybe,"], "'maybe' is not A, B or tie"),
+        (lambda rows: [], "first line"),
+    ],
+)
+def test_a_sheet_that_is_not_right_says_what_is_wrong(
+    change: Callable[[list[str]], list[str]], said: str
+) -> None:
+    _, key = blind.export(recorded(), ["1", "2", "61"], AGAINST[:1], 1)
+    rows = [",".join(blind.COLUMNS), *(f"{name},A," for name in key.pairs)]
+    with pytest.raises(blind.WrongSheet, match=said):
+        blind.read_sheet("\n".join(change(rows)).encode(), key)
+
+
+def test_a_sheet_as_a_spreadsheet_saves_it_is_read() -> None:
+    _, key = blind.export(recorded(), ["1"], AGAINST[:1], 1)
+    saved = "\ufeffPair,Verdict,Remark\r\n1,a,\r\n,,\r\n"
+    assert len(blind.read_sheet(saved.encode(), key)) == 1
+
+
+def test_a_file_that_is_no_key_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "key.json").write_text("[]")
+    with pytest.raises(blind.WrongSheet):
+        blind.read_key(tmp_path / "key.json")
+
+
+@given(st.binary() | st.text().map(str.encode))
+def test_whatever_a_sheet_holds_is_refused_in_words(data: bytes) -> None:
+    _, key = blind.export(recorded(), ["1"], AGAINST[:1], 1)
+    for head in (b"", b"pair,verdict,remark\n"):
+        with pytest.raises(blind.WrongSheet):
+            blind.read_sheet(head + data, key)
+
+
+# --- the report ---
+
+
+def test_a_report_has_latency_speed_lengths_and_says_where_nobody_has_judged() -> None:
+    text = report(recorded(), {})
+    assert "| generic | 2 | 2 (2–2) | 6 (6–6) | 150 | 50 | not judged |" in text
+    found = {
+        ("sgd", "direct"): outcomes([*judged("A", "B"), *judged("B", "A", "2")], "sgd", "direct")
+    }
+    assert "| +0% (1 / 0 / 1) |" in report(recorded(), found)
+
+
+def test_a_report_of_failures_alone_names_them() -> None:
+    failed = record("5", "math", "sgd").model_copy(
+        update={
+            "end": RequestFailed(
+                request="r", error=ErrorInfo(code="busy", message="full", retryable=True)
+            )
+        }
+    )
+    assert "5 by sgd" in report(Records([failed]), {})
+
+
+def test_answers_side_by_side_are_quoted_with_their_plans() -> None:
+    text = texts_side_by_side(recorded(), ["1"], ["direct", "sgd"], {"1": "Why?"})
+    assert "## Question 1: Why?" in text
+    assert "> # Of 1 by sgd" in text
+    assert "`1. x | easy`" in text
+    with pytest.raises(InvalidRequest, match="question 4"):
+        texts_side_by_side(recorded(), ["4"], ["direct"], {})
+
+
+def test_pictures_are_drawn_of_what_there_is(tmp_path: Path) -> None:
+    found = {("sgd", "direct"): outcomes(judged("A", "B"), "sgd", "direct")}
+    made = {path.name for path in draw(recorded(), found, tmp_path)}
+    assert made == {
+        "lengths.svg", "by-category.svg", "plan-share.svg", "depth-width.svg", "speed-quality.svg",
+    }  # fmt: skip
+    assert all((tmp_path / name).read_text().lstrip().startswith("<?xml") for name in made)
+    assert score("A", swapped=True) == -1
