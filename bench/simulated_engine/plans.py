@@ -21,6 +21,7 @@ _FORCED = re.compile(r"\(first line: (\w+)\)")
 _NODES: Final = (3, 6)
 #: Shares of the gate's words where the model is free, and of points that build on others.
 _SHAPES: Final[dict[str, float]] = {"direct": 0.3, "list": 0.25, "graph": 0.45}
+_DIRECT: Final = ("code", "number", "fact", "letter", "speech")
 _NEEDY: Final = 0.5
 _HARD: Final = 0.4
 _SIZES: Final = ("short", "medium", "long")
@@ -45,7 +46,7 @@ def write(messages: Sequence[str], random: Random) -> str:
     forced = _FORCED.search(messages[-1])
     shape = forced[1] if forced else _drawn_shape(random)
     if shape == "direct":
-        return shape
+        return random.choice(_DIRECT)
     lines = _lines(shape, 1, random.randint(*_NODES), random)
     return "\n".join([shape, *lines, "end"])
 

@@ -81,7 +81,9 @@ async def serve(process: Process) -> None:
     stops = Stops(events, look_every_s=settings.ack_wait_s * MARK_SHARE, clock=clock)
     await stops.listen(connection)
     process.spawn(stops.look(), "look for ends")
-    writer = PlanWriter(engines, settings.planner_pool, settings.amend_timeout_s)
+    writer = PlanWriter(
+        engines, settings.planner_pool, settings.amend_timeout_s, settings.context_tokens
+    )
     limits = AdmissionLimits(settings.max_open_requests, settings.full_share)
     admission = Admission(partial(read_load, connection), limits)
     await admission.look()

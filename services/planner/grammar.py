@@ -11,7 +11,7 @@ from typing import Final
 
 from proto.messages import Mode
 from services.planner.gate import MIN_NODES
-from services.planner.parser import END_LINE, SIZES, ShapeKind
+from services.planner.parser import DIRECT_WORDS, END_LINE, SIZES, ShapeKind
 from services.runtime.calls import Grammar
 
 #: Most words of a summary, and characters of a word (a whole title where no spaces are used).
@@ -71,7 +71,7 @@ def _gbnf_words(words: Sequence[str]) -> str:
 
 def _gbnf_start(shape: ShapeKind, done: int) -> str:
     if shape == "direct":
-        return '"direct"'
+        return _gbnf_words(DIRECT_WORDS)
     return f"{shape}{done + 1}" if done else f'"{shape}\\n" {shape}1'
 
 
@@ -102,7 +102,7 @@ def _regex(shapes: Sequence[ShapeKind], most: int, done: int) -> str:
 
 def _regex_plan(shape: ShapeKind, most: int, done: int) -> str:
     if shape == "direct":
-        return "direct"
+        return "|".join(DIRECT_WORDS)
     rest = ""
     for number in range(most, done, -1):
         line = _regex_line(number, shape)

@@ -2,22 +2,23 @@
 
 ::
 
-    graph                                  direct | list | graph, the gate's word
+    graph                                  the gate's word: list, graph, or a direct answer's
     1. Cost of rent | easy short
     2. Effects on the team | hard long
     3. Advice | hard medium needs 1,2
     end
 
-`direct` alone is a whole plan. The difficulty and the size stand before the needs: in the
-other order small models chain every point to the one before.
+A word for a direct answer (`direct`, or its kind: `DIRECT_WORDS`) is a whole plan. The
+difficulty and the size stand before the needs: in the other order small models chain every
+point to the one before.
 
 Tolerated, because models without a grammar write so: blank lines, spaces around a line
 and around `|`, a `|` between any two fields, the fields in any order, any case of the fixed
 words, `needs: 1`, `needs none`, a need named twice, needs under `list`, a size left out (it
-is `medium`), CRLF, no newline after the last line where that line is `direct` or `end`, and
-whatever follows these two (it is not read). All else is refused: needs on the node itself,
-a later or an unknown one, ids out of order, a missing or other difficulty, further fields,
-an empty summary, control characters, prose.
+is `medium`), CRLF, no newline after the last line where that line is `end` or the word for a
+direct answer, and whatever follows these (it is not read). All else is refused: needs on the
+node itself, a later or an unknown one, ids out of order, a missing or other difficulty,
+further fields, an empty summary, control characters, prose.
 """
 
 from __future__ import annotations
@@ -38,7 +39,15 @@ END_LINE: Final = "end"
 #: What the words for a node's size mean: the length of its text, in tokens.
 SIZES: Final[Mapping[str, int]] = {"short": 40, "medium": 70, "long": 100}
 
-_SHAPES: Final[dict[str, ShapeKind]] = {"direct": "direct", "list": "list", "graph": "graph"}
+#: What an answer is that is not cut up. Small models can tell what a text is, but not whether it
+#: should be cut up.
+DIRECT_WORDS: Final = ("code", "number", "fact", "letter", "speech")
+
+_WORDS: Final[dict[str, ShapeKind]] = {
+    "list": "list",
+    "graph": "graph",
+    **dict.fromkeys(("direct", *DIRECT_WORDS), "direct"),
+}
 _LEVELS: Final[dict[str, Difficulty]] = {"easy": "easy", "hard": "hard"}
 _NODE = re.compile(r"([1-9][0-9]{0,2})\.(.*)")
 _FIELD = re.compile(
@@ -171,7 +180,8 @@ class PlanParser:
 
     def _last_items(self) -> Iterator[PlanItem]:
         last, self._buffer = self._buffer, ""
-        if last.strip().lower() in (END_LINE, "direct"):
+        word = last.strip().lower()
+        if word == END_LINE or _WORDS.get(word) == "direct":
             yield from self._whole(last)
         if self._shape is None:
             raise self._refusal("the model wrote no plan", self._line + 1)
@@ -198,7 +208,7 @@ class PlanParser:
         return self._node(line)
 
     def _first(self, word: str) -> Shape:
-        self._shape = _SHAPES.get(word)
+        self._shape = _WORDS.get(word)
         if self._shape is None:
             raise self._refusal("the first line must be direct, list or graph")
         return Shape(self._shape)

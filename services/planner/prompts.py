@@ -20,16 +20,17 @@ from services.runtime.context import as_text
 _SYSTEM: Final = """\
 You plan the answer to a question; you do not write it. Answer in this form, in the question's \
 language:
-- First line, one word: direct if the answer is code, a calculation, a short fact, or one text \
-in one voice; list if it is independent points; graph if some points build on others.
-- After list or graph, 4 to 7 different points, one a line: number. short title | easy or hard, \
-short, medium or long, and needs with numbers only for a point that sums up or weighs those points
+- First line, one word for what the answer is: code, number, fact, letter, speech (a role, a \
+poem, a message: one text in one voice), list (independent points), or graph (points, some of \
+which build on others).
+- Only after list or graph, 4 to 7 different points, one a line: number. short title | easy or \
+hard, short, medium or long, and needs with numbers only for a point that sums up or weighs those \
+points
 - Last line: end"""
 
-# Their order matters to small models: with this one 0.5B keeps to 3 to 6 points (others: 10)
-# and answers code and sums directly.
+# Their order and words matter much to small models: see docs/adr/0020-gate.md.
 _EXAMPLES: Final = (
-    ("Write a SQL query that returns the ten newest orders.", "direct"),
+    ("Write a SQL query that returns the ten newest orders.", "code"),
     (
         "Soll unsere Firma das Büro aufgeben?",
         """graph
@@ -40,7 +41,7 @@ _EXAMPLES: Final = (
 5. Empfehlung | hard medium needs 1,2,3
 end""",
     ),
-    ("A train covers 210 km in 3 hours. What is its speed?", "direct"),
+    ("A train covers 210 km in 3 hours. What is its speed?", "number"),
     (
         "How can I keep my houseplants healthy?",
         """list
@@ -50,6 +51,7 @@ end""",
 4. Pests and diseases | hard medium
 end""",
     ),
+    ("Write an invitation to a garden party.", "letter"),
     (
         "What if the Moon had never formed?",
         """graph
@@ -60,6 +62,7 @@ end""",
 5. Odds for life on Earth | hard medium needs 1,2
 end""",
     ),
+    ("You are a lighthouse keeper. Greet a visitor.", "speech"),
 )
 
 #: Against titles that repeat one another; small enough to leave the form alone.

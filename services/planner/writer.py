@@ -19,6 +19,7 @@ from services.planner.parser import PlanItem, PlanLimits
 from services.planner.prompts import plan_call
 from services.planner.reading import PlanReader
 from services.runtime.calls import ChatCall, Completion, Engines, EngineStream
+from services.runtime.context import fitted
 
 log = structlog.get_logger()
 
@@ -47,14 +48,20 @@ class PlanWriter:
         engines: of the pools; the large one's at least.
         pool: who writes where the request does not say it.
         amend_timeout_s: how long the large pool may take to amend a draft.
+        context_tokens: prompt and reply that the engines take together.
     """
 
     def __init__(
-        self, engines: Mapping[Pool, Engines], pool: PlannerPool, amend_timeout_s: float
+        self,
+        engines: Mapping[Pool, Engines],
+        pool: PlannerPool,
+        amend_timeout_s: float,
+        context_tokens: int,
     ) -> None:
         self._engines = engines
         self._pool = pool
         self._amend_timeout_s = amend_timeout_s
+        self._context_tokens = context_tokens
 
     async def write(self, draft: Draft) -> None:
         """Have the plan of `draft` written, or the rest of it.
@@ -101,7 +108,7 @@ class PlanWriter:
             submitted.question,
             mode=submitted.mode,
             max_nodes=submitted.max_nodes,
-            context=submitted.context,
+            context=fitted(submitted.context, submitted.question, self._context_tokens),
             done_lines=tuple(draft.lines),
             constrained="grammar" not in submitted.without,
         )
@@ -124,7 +131,7 @@ class PlanWriter:
             tuple(draft.lines),
             mode=submitted.mode,
             max_nodes=submitted.max_nodes,
-            context=submitted.context,
+            context=fitted(submitted.context, submitted.question, self._context_tokens),
             constrained="grammar" not in submitted.without,
         )
         draft.ending = "cut_off"

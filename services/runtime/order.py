@@ -35,7 +35,10 @@ NEAR_LIMIT_TOKENS: Final = 64
 # A subset of what the worker takes for an end when it trims a text (services/worker/text.py);
 # a test feeds both with the same streams.
 _SENTENCE: Final = re.compile(r"[.!?…]+[\"'”’»)\]*_]*(?=\s)")
-_LIST_LINE: Final = re.compile(r"[ \t]*(?:[-*+•|]|\d+[.)])[ \t]*\S[^\n]*(?=\n)")
+_LIST_LINE: Final = re.compile(r"[ \t]*(?:[-*+•]|\d+[.)])[ \t]*\S[^\n]*(?=\n)")
+_ROW: Final = re.compile(r"[ \t]*\|")
+#: Rows of a table's head: without one below it, it may be trimmed.
+_HEAD_ROWS: Final = 2
 _BARE_MARKER: Final = re.compile(r"[ \t]*(?:[-*+•]|\d+[.)])[*_]*\s*\Z")
 _FENCE: Final = re.compile(r"[ \t]*(`{3,}|~{3,})")
 
@@ -102,11 +105,13 @@ class Settling:
         self._start = 0  # of the first line that is not whole
         self._end = 0
         self._fence = ""
+        self._rows = 0  # of a table, so far
 
     def end(self, text: str) -> int:
         """Return where the settled part ends in `text`, which begins with the last one given."""
         while (newline := text.find("\n", self._start)) >= 0:
             line = text[self._start : newline + 1]
+            self._rows = self._rows + 1 if _ROW.match(line) and not self._fence else 0
             self._end, self._fence = self._after(line)
             self._start = newline + 1
         return self._after(text[self._start :])[0] if self._start < len(text) else self._end
@@ -116,6 +121,9 @@ class Settling:
         here = _FENCE.match(line)
         if self._fence or here:
             fence, last = _fence_after(line, here, self._fence), len(line.rstrip())
+        elif _ROW.match(line):
+            whole = line.endswith("\n") and self._rows > _HEAD_ROWS
+            fence, last = "", len(line.rstrip()) if whole else 0
         else:
             fence, last = "", _last_end(line)
         return (self._start + last if last else self._end), fence

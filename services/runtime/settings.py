@@ -112,6 +112,12 @@ class EngineSettings(ServiceSettings):
     engine_dialect: Literal["auto", "tgi", "vllm", "sglang", "llamacpp", "plain"] = Field(
         "auto", description="what the engines speak; auto: ask them"
     )
+    context_tokens: int = Field(
+        8192,
+        ge=2048,
+        description="tokens of prompt and reply together that every engine takes; the oldest turns"
+        " of a conversation are left out of prompts that would not fit",
+    )
     connect_timeout_s: float = Field(2, gt=0, description="seconds to reach an engine")
     first_token_timeout_s: float = Field(60, gt=0, description="seconds until the first token")
     between_tokens_timeout_s: float = Field(30, gt=0, description="seconds between two tokens")

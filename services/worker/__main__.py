@@ -56,7 +56,9 @@ async def serve(
     stops = Stops(events, look_every_s=settings.ack_wait_s * MARK_SHARE, clock=clock)
     await stops.listen(connection)
     process.spawn(stops.look(), "look for ends")
-    worker = Worker(process.replica, connection, events, engines, stops, clock)
+    worker = Worker(
+        process.replica, connection, events, engines, stops, clock, settings.context_tokens
+    )
     loop = WorkLoop(
         connection,
         Stream.NODES,

@@ -35,6 +35,7 @@ from services.runtime import metrics, tracing
 from services.runtime.calls import Engines, EngineStream
 from services.runtime.clock import ServerClock
 from services.runtime.connection import Connection
+from services.runtime.context import fitted
 from services.runtime.facts import EventLog
 from services.runtime.stops import Stops
 from services.runtime.work import MAX_DELIVERIES, Job
@@ -54,6 +55,7 @@ class Worker:
         engines: the pool's engines.
         stops: ends work that is of no more use.
         clock: NATS's clock, set.
+        context_tokens: prompt and reply that the engines take together.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Worker:
         engines: Engines,
         stops: Stops,
         clock: ServerClock,
+        context_tokens: int,
     ) -> None:
         self._name = name
         self._connection = connection
@@ -71,6 +74,7 @@ class Worker:
         self._engines = engines
         self._stops = stops
         self._clock = clock
+        self._context_tokens = context_tokens
 
     async def handle(self, job: Job) -> None:
         """Make one attempt at a node and store how it ended."""
@@ -102,7 +106,8 @@ class Worker:
         if job.delivery.times > 1 and await self._is_settled(work):
             log.info("node_settled_before")
             return
-        call = node_call(work)
+        context = fitted(work.context, work.question, self._context_tokens)
+        call = node_call(work.model_copy(update={"context": context}))
         stream = self._engines.stream(
             call, key=work.request, avoid=work.avoid_endpoint, headers=headers
         )

@@ -17,7 +17,10 @@ from proto.messages import FinishReason, NodeSpec
 from services.worker.headings import Heading, others
 
 _SENTENCE_END: Final = re.compile(r"(?:[.!?…؟।]+[\"'”’»)\]*_]*(?=\s|$))|[。！？]+[”’」』）]*")
-_LIST_LINE: Final = re.compile(r"^[ \t]*(?:[-*+•|]|\d+[.)])[ \t]*\S[^\n]*(?=\n)", re.MULTILINE)
+_LIST_LINE: Final = re.compile(r"^[ \t]*(?:[-*+•]|\d+[.)])[ \t]*\S[^\n]*(?=\n)", re.MULTILINE)
+_TABLE: Final = re.compile(r"(?:^[ \t]*\|[^\n]*(?:\n|\Z))+", re.MULTILINE)
+#: A table without a row below its head is none.
+_HEAD_ROWS: Final = 2
 _BARE_MARKER: Final = re.compile(r"(?:^|\n)[ \t]*(?:[-*+•]|\d+[.)])[*_]*\s*\Z")
 _FENCE: Final = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n]*$", re.MULTILINE)
 
@@ -135,15 +138,26 @@ def _open_fence(text: str) -> str | None:
 
 def _whole_sentences(text: str) -> str:
     """Return `text` up to its last whole sentence, list line or code block, if there is one."""
-    fences = list(_fences(text))
-    ends = [end for _, end, _ in fences]
-    ends += [
-        match.end() for pattern in (_SENTENCE_END, _LIST_LINE) for match in pattern.finditer(text)
+    fences = [(start, end) for start, end, _ in _fences(text)]
+    tables = [
+        match.span() for match in _TABLE.finditer(text) if not _is_within(match.start(), fences)
     ]
-    inside = [(start, end) for start, end, _ in fences]
+    ends = [end for _, end in fences] + [end for table in tables for end in _rows(text, *table)]
+    for pattern in (_SENTENCE_END, _LIST_LINE):
+        found = (match.end() for match in pattern.finditer(text))
+        ends += [end for end in found if not _is_within(end, fences + tables)]
     for end in sorted(ends, reverse=True):
         whole = text[:end].rstrip()  # a list line may end with a carriage return
-        in_code = any(start < end < stop for start, stop in inside)
-        if not in_code and not _BARE_MARKER.search(whole):
+        if not _BARE_MARKER.search(whole):
             return whole
     return text
+
+
+def _is_within(place: int, blocks: Sequence[tuple[int, int]]) -> bool:
+    return any(start < place <= stop for start, stop in blocks)
+
+
+def _rows(text: str, start: int, stop: int) -> list[int]:
+    """Return where the whole rows below the head of the table in `text[start:stop]` end."""
+    newlines = [place for place in range(start, stop) if text[place] == "\n"]
+    return newlines[_HEAD_ROWS:]

@@ -52,8 +52,14 @@ def common_env(
         "SKELGRAPH_LOG_FORMAT": "json",
         "SKELGRAPH_LOG_LEVEL": config.log_level,
         **pools,
+        **_context(config),
         **config.env,
     }
+
+
+def _context(config: StackConfig) -> dict[str, str]:
+    own = [pool.context_tokens_per_slot for pool in config.pools().values() if not pool.urls]
+    return {"SKELGRAPH_CONTEXT_TOKENS": str(min(own))} if own else {}
 
 
 def process_spec(

@@ -153,6 +153,8 @@ PIECES = st.lists(
             "end. ",
             "\n",
             "- item\n",
+            "| a. | b |\n",
+            "| ",
             "1. ",
             "a.b",
             "```\n",

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from proto.errors import PlanRejected
 from proto.messages import Difficulty, NodeSpec
 from services.planner.parser import (
+    DIRECT_WORDS,
     SIZES,
     End,
     PlanItem,
@@ -167,7 +168,9 @@ def test_small_departures_are_tolerated(line: str) -> None:
 
 
 def test_direct_ends_the_plan_and_nothing_after_it_is_read() -> None:
-    assert read(["direct"]) == ([Shape("direct"), End()], "")
+    for word in ("direct", *DIRECT_WORDS):
+        assert read([word]) == ([Shape("direct"), End()], "")
+        assert read([f" {word.title()}\n", "1. A | easy"]) == ([Shape("direct"), End()], "")
     parser = PlanParser()
     assert parser.feed("direct\nThe answer is 42" + "x" * 10_000) == [Shape("direct"), End()]
     assert parser.feed("\x00") == []

@@ -156,6 +156,13 @@ def test_the_first_words_are_shown_as_soon_as_they_are_no_heading() -> None:
         ("Do:\n1. Look.\n2. ", "Do:\n1. Look."),
         ("Do:\n- look\n- see\n- hea", "Do:\n- look\n- see"),
         ("Do it.\n\n1. **", "Do it."),
+        (
+            "See:\n| a | b |\n|---|---|\n| 1. | 2 |\n| 3. | fo",
+            "See:\n| a | b |\n|---|---|\n| 1. | 2 |",
+        ),
+        ("See this.\n\n| a. | b |\n|---|---|\n| 1. | fo", "See this."),
+        ("See this.\n\n| a. | b", "See this."),
+        ("```\n| a. |\n| b |\n| c |\n```\nSee th", "```\n| a. |\n| b |\n| c |\n```"),
         ("No sentence ends here", "No sentence ends here"),
         ("Run.\n```py\nprint('a. b')\n```\nIt pri", "Run.\n```py\nprint('a. b')\n```"),
     ],
