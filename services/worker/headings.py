@@ -9,9 +9,12 @@ from typing import Final
 _MARKS: Final = re.compile(r"[*_#]+")
 _SPACES: Final = re.compile(r"[^\S\n]+")
 #: What may stand between a heading and the text while it is not decided yet.
-_OPEN_TAIL: Final = re.compile(r"\s*(?::\s*|\|[^\n]{0,40})?")
+_OPEN_TAIL: Final = re.compile(r"\s*(?:[:\uFF1A]\s*|\|[^\n]{0,40})?")
 #: A heading ends with its line, or with a colon.
-_END: Final = r"(?:[ \t]*\|[^\n]{0,40})?(?::?[*_]*[ \t]*:?\s*\n|[*_]*[ \t]*:[*_]*)\s*"
+_END: Final = (
+    r"(?:[ \t]*\|[^\n]{0,40})?"
+    r"(?:[:\uFF1A]?[*_]*[ \t]*[:\uFF1A]?\s*\n|[*_]*[ \t]*[:\uFF1A][*_]*)\s*"
+)
 _LINE: Final = re.compile(r"\s*([0-9]{1,3})\.([^|\n]+)")
 
 

@@ -135,6 +135,29 @@ def test_a_part_may_name_the_others(text: str) -> None:
     assert clean(list(text))[1] == cleaned(text) == text
 
 
+@pytest.mark.parametrize(
+    ("number", "summary", "text", "final"),
+    [
+        (1, "历史背景", "**1. 历史背景**\uff1a很久以前。\n2. 结论 | easy", "很久以前。"),
+        (2, "结论", "结论\uff1a好。\n\n## 历史背景\n很久。", "好。"),
+        (1, "التكلفة والوقت", "1. التكلفة والوقت: قليلة.\n2. الخلاصة", "قليلة."),
+        (1, "Größe und Lage", "größe und LAGE:\nSie zählt.\n**2. Schluß**", "Sie zählt."),
+    ],
+)
+def test_headings_are_known_in_any_script(number: int, summary: str, text: str, final: str) -> None:
+    skeleton = (
+        "1. 历史背景 | easy",
+        "2. 结论 | hard needs 1",
+        "2. الخلاصة | hard",
+        "2. Schluß | hard",
+    )
+    others = tuple(line for line in skeleton if not line.startswith(f"{number}."))
+    for pieces in ([text], list(text)):
+        node = TextFilter(NodeSpec(id=number, summary=summary), others)
+        shown = "".join([node.feed(piece) for piece in pieces])
+        assert (shown, node.finish("stop")) == (final, final)
+
+
 def test_the_first_words_are_shown_as_soon_as_they_are_no_heading() -> None:
     text = TextFilter(NODE)
     assert text.feed("W") == ""
