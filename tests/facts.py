@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from proto.errors import EngineError, EngineRejected
 from proto.messages import (
+    AnswerAssembled,
     Difficulty,
     ErrorInfo,
     Fact,
@@ -17,6 +18,7 @@ from proto.messages import (
     RequestAccepted,
     ResolvedMode,
     SubmitRequest,
+    Timings,
     Usage,
 )
 from proto.names import Pool
@@ -99,6 +101,28 @@ def failed(
         endpoint="http://e",
         worker="w",
         error=ErrorInfo.of(error),
+    )
+
+
+def answered(request: str) -> AnswerAssembled:
+    plan = PlanCompleted(request=request, mode="direct", reason="gate", nodes=(0,))
+    timings = Timings(
+        wall_ms=1,
+        plan_ms=0,
+        critical_path=(0,),
+        critical_engine_ms=1,
+        critical_slot_wait_ms=0,
+        overhead_ms=0,
+        sequential_ms=1,
+    )
+    return AnswerAssembled(
+        request=request,
+        mode="direct",
+        text="forty-two",
+        nodes=(),
+        plan=plan,
+        usage=Usage(),
+        timings=timings,
     )
 
 

@@ -51,10 +51,13 @@ async def serve(process: Process) -> None:
     connection = process.connection
     publisher = DurablePublisher(connection)
     await publisher.open()
-    ledger = Ledger(connection, publisher, EventLog(connection, publisher, settings.partitions))
+    events = EventLog(
+        connection, publisher, settings.partitions, cloud_events=settings.cloud_events
+    )
+    ledger = Ledger(connection, publisher, events)
     marks = Marks(settings.ack_wait_s)
     process.spawn(marks.run(), "event marks")
-    ends = Ends(connection, ledger.events)
+    ends = Ends(connection, events)
     responder = await _answering(process, ledger, Client(connection, publisher), ends, settings)
     clock = ServerClock()
     await clock.sync(connection)

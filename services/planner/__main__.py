@@ -74,7 +74,9 @@ async def serve(process: Process) -> None:
     engines = {pool: engine_pool(settings, pool) for pool in settings.pools}
     publisher = DurablePublisher(connection)
     await publisher.open()
-    events = EventLog(connection, publisher, settings.partitions)
+    events = EventLog(
+        connection, publisher, settings.partitions, cloud_events=settings.cloud_events
+    )
     clock = ServerClock()
     await clock.sync(connection)
     tracing.use_clock(clock.now)

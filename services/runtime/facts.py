@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -26,6 +27,7 @@ from proto.messages import (
 )
 from proto.names import Stream, Subjects
 from services.runtime.clock import epoch
+from services.runtime.cloud_events import attributes
 from services.runtime.connection import ApiError, Connection, Json
 from services.runtime.direct import READ_TIMEOUT_S, direct_get
 from services.runtime.publisher import DurablePublisher, Outcome
@@ -75,14 +77,21 @@ class EventLog:
         connection: an open connection.
         publisher: an open publisher.
         partitions: how many partitions the log has.
+        cloud_events: whether facts carry the attributes of CloudEvents in headers.
     """
 
     def __init__(
-        self, connection: Connection, publisher: DurablePublisher, partitions: int
+        self,
+        connection: Connection,
+        publisher: DurablePublisher,
+        partitions: int,
+        *,
+        cloud_events: bool = False,
     ) -> None:
         self.subjects = Subjects(partitions)
         self._connection = connection
         self._publisher = publisher
+        self._cloud_events = cloud_events
 
     async def append(self, fact: Fact, *, headers: Mapping[str, str] | None = None) -> bool:
         """Store `fact`; return whether it was the first of its subject. Repeats until stored.
@@ -94,6 +103,8 @@ class EventLog:
             MessageTooLarge: the fact is larger than NATS takes.
         """
         subject, data = subject_of(fact, self.subjects), encode(fact)
+        if self._cloud_events:
+            headers = {**(headers or {}), **attributes(fact, subject, time.time())}
         tries = 0
         while True:
             try:

@@ -52,6 +52,9 @@ class ServiceSettings(BaseSettings):
         le=600,
         description="seconds after which a silent worker's message is redelivered",
     )
+    cloud_events: bool = Field(
+        False, description="facts carry the attributes of CloudEvents in headers (`ce-…`)"
+    )
     drain_s: float = Field(
         30, ge=0, le=3600, description="seconds that running work may take after SIGTERM"
     )

@@ -49,7 +49,9 @@ async def serve(
     connection, engines = process.connection, engines_of(settings, settings.pool)
     publisher = DurablePublisher(connection)
     await publisher.open()
-    events = EventLog(connection, publisher, settings.partitions)
+    events = EventLog(
+        connection, publisher, settings.partitions, cloud_events=settings.cloud_events
+    )
     clock = ServerClock()
     await clock.sync(connection)
     tracing.use_clock(clock.now)

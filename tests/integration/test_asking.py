@@ -44,7 +44,7 @@ from services.runtime.responder import Responder
 from services.runtime.streams import StreamLimits, provision
 from skelgraph.local.nats import NatsServer
 from tests.conftest import PARTITIONS, Runtime
-from tests.integration.test_docs_example import answered
+from tests.facts import answered
 from tests.processes import Services
 
 MOST_WAITING = 2

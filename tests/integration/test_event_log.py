@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from datetime import datetime
 
 import pytest
 
 from proto.errors import NotProvisioned
 from proto.messages import Fact
+from services.runtime.facts import EventLog
 from services.runtime.streams import StreamLimits, check_provisioned, provision
 from tests.conftest import ACK_WAIT_S, PARTITIONS, Runtime
 from tests.facts import REQUEST, accepted, decoded, failed, plan, planned
@@ -81,3 +84,22 @@ async def test_a_service_with_other_partitions_than_the_log_is_told_so(runtime: 
     await check_provisioned(runtime.connection, PARTITIONS)
     with pytest.raises(NotProvisioned, match="SKELGRAPH_PARTITIONS"):
         await check_provisioned(runtime.connection, 1)
+
+
+async def test_a_fact_says_what_it_is_in_headers_where_that_is_asked_for(runtime: Runtime) -> None:
+    log = EventLog(runtime.connection, runtime.publisher, PARTITIONS, cloud_events=True)
+    assert await log.append(decoded(2), headers={"traceparent": "00-a-b-01"})
+    assert not await runtime.events.append(decoded(2))
+    headers = dict((await runtime.events.read("r1"))[0].headers)
+    assert headers["traceparent"] == "00-a-b-01"
+    assert abs(datetime.fromisoformat(headers.pop("ce-time")).timestamp() - time.time()) < 60
+    assert {name: value for name, value in headers.items() if name.startswith("ce-")} == {
+        "ce-specversion": "1.0",
+        "ce-id": log.subjects.decoded("r1", 2).removeprefix("skelgraph.v1."),
+        "ce-source": "/skelgraph",
+        "ce-type": "skelgraph.v1.NodeDecoded",
+        "ce-subject": "r1",
+    }
+    await runtime.events.append(planned(3))
+    plain = (await runtime.events.read("r1"))[1].headers
+    assert not any(name.startswith("ce-") for name in plain)

@@ -1,0 +1,32 @@
+"""Asks a question and prints the answer: `python ask.py QUESTION`."""
+
+import asyncio
+import json
+import os
+import secrets
+import sys
+
+import nats
+import nats.errors
+
+
+async def ask(question: str) -> str:
+    """Return the answer to `question`."""
+    connection = await nats.connect(os.environ.get("SKELGRAPH_NATS_URL", "nats://127.0.0.1:4222"))
+    asked = {"request": secrets.token_hex(8), "question": question, "wait_s": 20}
+    while True:
+        try:
+            reply = await connection.request(
+                "skelgraph.v1.answer", json.dumps(asked).encode(), timeout=25
+            )
+        except nats.errors.TimeoutError:
+            continue  # whoever was asked has died; under the same id it is the same request
+        said = json.loads(reply.data)
+        if said.get("type") != "AnswerPending":
+            await connection.close()
+            error = said.get("error") or said  # a request that failed, or one that was refused
+            return said["text"] if "text" in said else f"{error['code']}: {error['message']}"
+
+
+if __name__ == "__main__":
+    print(asyncio.run(ask(sys.argv[1])))
