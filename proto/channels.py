@@ -292,6 +292,16 @@ _CORE: Final = (
         sent={Role.ASSEMBLER: (m.StopWork,)},
         read=(Role.PLANNER, Role.WORKER),
     ),
+    Channel(
+        name="load",
+        address=Subjects.load(_POOL),
+        summary="What a pool has and what waits for it. May be lost: it is said again.",
+        sent={
+            Role.WORKER: (m.LoadAnnounced,),
+            Role.ASSEMBLER: (m.LoadAnnounced,),
+        },
+        read=(Role.PLANNER, Role.ASSEMBLER),
+    ),
 )
 
 

@@ -271,6 +271,9 @@ class DecodeNode(Passed):
     sampling: Sampling = Sampling()
     deadline_at: float
     avoid_endpoint: str | None = Field(None, description="where the last attempt failed")
+    held_ms: float = Field(
+        0, ge=0, description="how long it was held back because the pool had no slot for it"
+    )
     without: tuple[Part, ...] = Field((), description="as in `SubmitRequest`")
 
 
@@ -630,6 +633,24 @@ class NodeReset(Passed):
     node: NodeId
     attempt: Attempt
     error: ErrorInfo
+
+
+# --- load: core NATS ------------------------------------------------------------------
+
+
+class LoadAnnounced(Passed):
+    """What one process has, or holds, of a pool: once a second, and when it changes."""
+
+    type: Literal["LoadAnnounced"] = "LoadAnnounced"
+    source: str = Field(description="the process; its last word counts, for a few seconds")
+    pool: Pool
+    slots: int = Field(0, ge=0, description="nodes that a worker decodes at once")
+    released: int = Field(
+        0, ge=0, description="nodes that an assembler has handed over and that are not done"
+    )
+    held: int = Field(
+        0, ge=0, description="nodes that could be decoded and that an assembler holds back"
+    )
 
 
 Preview = Annotated[

@@ -244,6 +244,11 @@ class Subjects:
         return f"{PREFIX}.stop.{request}"
 
     @staticmethod
+    def load(pool: Pool) -> str:
+        """Where workers and assemblers tell (core NATS) what a pool has and what waits for it."""
+        return f"{PREFIX}.load.{pool}"
+
+    @staticmethod
     def facts_of(request: str) -> str:
         """All facts of one request, for readers that need not know its partition."""
         return f"{PREFIX}.event.*.{request}.>"
@@ -287,6 +292,7 @@ ANSWER: Final = f"{PREFIX}.answer"
 
 ANY_CANCEL: Final = f"{PREFIX}.cancel.>"
 ANY_STOP: Final = f"{PREFIX}.stop.>"
+ANY_LOAD: Final = f"{PREFIX}.load.*"
 
 #: Commands on dead letters (request-reply); not below `dead`, whose stream would take them.
 LIST_LETTERS: Final = f"{PREFIX}.letter.list"
@@ -347,6 +353,7 @@ __all__ = [
     "ANY_CANCEL",
     "ANY_FACT",
     "ANY_LETTER",
+    "ANY_LOAD",
     "ANY_STOP",
     "COMMAND_QUEUE",
     "DIRECT_NODE",

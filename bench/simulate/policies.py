@@ -6,15 +6,17 @@ A policy sees what the services can know: expected lengths, never the true ones.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from bench.simulate.work import Question
 
 #: Smaller goes first; two ranks of one policy can be compared.
 Rank = tuple[float, ...]
-#: A held node of a request that has waited so long goes before all others.
-PATIENCE_S: Final = 60.0
+#: How much of waiting a token of expected work is worth: about the time it takes.
+TOKEN_S: Final = 0.025
+#: Nodes a slot, those held included, from which a pool is full.
+FULL: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Nodes a slot in each pool: queued, running and held; above 1 some wait."""
+    """Nodes a slot in each pool: queued, running and held; infinite for one that is not there."""
 
     large: float
     small: float
@@ -73,18 +75,18 @@ def least_left(ready: Ready, now_s: float) -> Rank:
     return (ready.left_tokens, -ready.path_tokens, ready.ready_s)
 
 
-def least_left_aged(ready: Ready, now_s: float) -> Rank:
-    """The same, but nobody waits for ever."""
-    late = now_s - ready.ready_s > PATIENCE_S
-    return (0.0 if late else 1.0, ready.ready_s if late else 0.0, *least_left(ready, now_s))
+def due(ready: Ready, now_s: float) -> Rank:
+    """By arrival, moved by expected work: back for what the request has left, forward for its path.
+
+    Who waits gains on all who come later, so nobody waits for ever.
+    """
+    moved_s = (ready.left_tokens - 2 * ready.path_tokens) * TOKEN_S
+    return (ready.arrived_s + moved_s, ready.ready_s)
 
 
-def fair_least_left(ready: Ready, now_s: float) -> Rank:
-    """The tenant with the fewest nodes under way first; then requests near their end."""
-    late = now_s - ready.ready_s > PATIENCE_S
-    if late:
-        return (0.0, ready.ready_s)
-    return (1.0, ready.tenant_nodes, *least_left(ready, now_s))
+def fair_due(ready: Ready, now_s: float) -> Rank:
+    """The tenant with the fewest nodes under way first, then `due`."""
+    return (ready.tenant_nodes, *due(ready, now_s))
 
 
 def plans_always(question: Question, load: Load) -> bool:
@@ -93,13 +95,13 @@ def plans_always(question: Question, load: Load) -> bool:
 
 
 def direct_when_full(question: Question, load: Load) -> bool:
-    """No planning call when both pools have more than two nodes a slot."""
-    return min(load.large, load.small) < 2.0
+    """No planning call when every pool that nodes could go to is full."""
+    return min(load.large, load.small) < FULL
 
 
 def direct_when_large_full(question: Question, load: Load) -> bool:
-    """No planning call when the large pool has more than two nodes a slot."""
-    return load.large < 2.0
+    """No planning call when the large pool is full."""
+    return load.large < FULL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,16 +136,27 @@ class Policy:
 DIRECT: Final = Policy(name="direct, first come", plans=False, bands=False)
 EAGER: Final = Policy(name="eager fan-out, one queue", bands=False)
 
+_HELD: Final = Policy(name="held", hold=1.0, order=due)
+
 #: What is compared by default, the baselines first.
 POLICIES: Final[tuple[Policy, ...]] = (
     DIRECT,
     EAGER,
     Policy(name="eager, two bands"),
-    Policy(name="held, first come", hold=1.0),
-    Policy(name="held, oldest request", hold=1.0, order=oldest_request),
-    Policy(name="held, one each (width by slack)", hold=1.0, order=one_each),
-    Policy(name="held, longest path", hold=1.0, order=longest_path),
-    Policy(name="held, near the end", hold=1.0, order=least_left),
-    Policy(name="held, near the end, aged", hold=1.0, order=least_left_aged),
-    Policy(name="held, fair, near the end", hold=1.0, order=fair_least_left, fair_planning=True),
+    replace(_HELD, name="held, oldest request", order=oldest_request),
+    replace(_HELD, name="held, one each (width by slack)", order=one_each),
+    replace(_HELD, name="held, longest path", order=longest_path),
+    replace(_HELD, name="held, near the end", order=least_left),
+    replace(_HELD, name="held, due"),
+    replace(_HELD, name="held, fair, due", order=fair_due),
+    replace(_HELD, name="held to 1.25 a slot, fair, due", order=fair_due, hold=1.25),
+    replace(_HELD, name="held, fair, due, direct when full", order=fair_due, gate=direct_when_full),
+    replace(
+        _HELD,
+        name="held, fair, due, direct when large full",
+        order=fair_due,
+        gate=direct_when_large_full,
+    ),
+    replace(_HELD, name="held, fair, due, easy nodes spill over", order=fair_due, spills=True),
+    replace(_HELD, name="held, fair, due, fair planning", order=fair_due, fair_planning=True),
 )

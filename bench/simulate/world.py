@@ -179,7 +179,8 @@ class World:
     # --- planning -------------------------------------------------------------------
 
     def _arrived(self, asked: Asked) -> None:
-        load = Load(self.large.load, self.small.load)
+        small = self.small.load if self.policy.adaptive else float("inf")
+        load = Load(self.large.load, small)
         if not self.policy.plans or not self.policy.gate(asked.arrival.question, load):
             self._answer_directly(asked)
             return

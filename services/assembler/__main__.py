@@ -12,6 +12,8 @@ from services.assembler.asking import Asking
 from services.assembler.graph import RetryPolicy
 from services.assembler.ledger import Ledger
 from services.assembler.partition import DRAIN_S, Partition
+from services.assembler.releases import Releases
+from services.assembler.schedule import Schedule
 from services.assembler.service import Commands, LetterCommands
 from services.runtime import tracing
 from services.runtime.announce import Announcer
@@ -20,6 +22,7 @@ from services.runtime.clock import ServerClock
 from services.runtime.ends import Ends
 from services.runtime.facts import EventLog
 from services.runtime.lifecycle import Process, run
+from services.runtime.pool_load import LoadAnnouncer, LoadBoard, listen
 from services.runtime.publisher import DurablePublisher
 from services.runtime.responder import Responder
 from services.runtime.settings import ServiceSettings
@@ -40,6 +43,13 @@ class AssemblerSettings(ServiceSettings):
         1000,
         ge=1,
         description="callers that may wait for an answer at once (`skelgraph.v1.answer`)",
+    )
+    nodes_a_slot: float = Field(
+        1.25,
+        ge=0,
+        le=1000,
+        description="nodes that are handed to a pool for each slot of its workers; further ones"
+        " are held back until there is room. 0: all are handed over at once",
     )
 
 
@@ -63,8 +73,14 @@ async def serve(process: Process) -> None:
     await clock.sync(connection)
     tracing.use_clock(clock.now)
     policy = RetryPolicy(settings.max_attempts, settings.escalate_after, settings.backoff_s)
+    board = LoadBoard()
+    releases = Releases(Schedule(settings.nodes_a_slot), board, process.replica)
+    announcer = LoadAnnouncer(connection, releases.words)
+    releases.changed = announcer.changed
+    await listen(connection, board, releases.hand_over)
+    process.spawn(announcer.run(), "announce the load")
     partitions = [
-        Partition(number, ledger, policy, marks, clock, process.fail)
+        Partition(number, ledger, policy, releases, marks, clock, process.fail)
         for number in range(settings.partitions)
     ]
     for partition in partitions:

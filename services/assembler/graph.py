@@ -30,6 +30,10 @@ from proto.names import DIRECT_NODE, Band, Pool
 #: A fact's place in a request: its kind, and node and attempt where it has them.
 Key = tuple[str, int, int]
 
+#: How long texts are expected to be; what they are is known when they are done.
+NODE_EXPECTED_TOKENS: Final = 100
+DIRECT_EXPECTED_TOKENS: Final = 400
+
 DIRECT_SPEC: Final = NodeSpec(id=DIRECT_NODE, summary="", difficulty="hard")
 
 
@@ -158,15 +162,80 @@ class Graph:
             self._missing[dependant] -= 1
             self._candidates.append(dependant)
 
+    # --- what it is scheduled by ------------------------------------------------------
+
+    @property
+    def owner(self) -> str:
+        """Whose request it is."""
+        return self.accepted.submitted.owner if self.accepted else ""
+
+    @property
+    def submitted_at(self) -> float:
+        """When the request came, in seconds since the epoch."""
+        return self.accepted.submitted_at if self.accepted else 0.0
+
+    @property
+    def left_tokens(self) -> float:
+        """Expected tokens of the nodes that are known and not done."""
+        if self.answer_nodes == (DIRECT_NODE,):
+            return self._expected(DIRECT_NODE)
+        left = self.planned.keys() - self.decoded.keys()
+        return sum(self._expected(node) for node in left)
+
+    def path_tokens(self, node: int) -> float:
+        """Expected tokens from `node` down the longest path of those that need it."""
+        longest: dict[int, float] = {}
+        later = [one for one in self.planned if one > node] if node != DIRECT_NODE else []
+        for one in [*sorted(later, reverse=True), node]:
+            below = (longest[other] for other in self._dependants.get(one, ()))
+            longest[one] = self._expected(one) + max(below, default=0.0)
+        return longest[node]
+
+    def _expected(self, node: int) -> float:
+        usual = DIRECT_EXPECTED_TOKENS if node == DIRECT_NODE else NODE_EXPECTED_TOKENS
+        most = self.accepted.submitted.sampling.max_tokens if self.accepted else None
+        return min(usual, most or usual)
+
     # --- what follows ---------------------------------------------------------------
+
+    def due(self) -> list[int]:
+        """Return the nodes of which an attempt has become due since the last call."""
+        if self.accepted is None or self.ended or self.accepted.submitted.dry_run:
+            return []
+        due = [node for node in self._take_candidates() if self._is_new(node)]
+        self._released.update((node, self.attempt(node)) for node in due)
+        return due
+
+    def release(self, node: int) -> Release | None:
+        """Return the work of a node that was due; None if it is of no more use."""
+        if self.ended or not self._is_due(node):
+            return None
+        attempt = self.attempt(node)
+        work = self._work(node, attempt)
+        # By what never changes, so that two owners cannot queue the same attempt in two bands.
+        urgent = attempt > 1 or bool(work.node.needs) or node == DIRECT_NODE
+        band = Band.URGENT if urgent else Band.NORMAL
+        return Release(work, band, self.policy.delay_s(attempt - 1))
 
     def releases(self) -> list[Release]:
         """Return the work that has become due since the last call."""
-        if self.accepted is None or self.ended or self.accepted.submitted.dry_run:
-            return []
-        due = [release for node in self._take_candidates() if (release := self._release(node))]
-        self._released.update((release.work.node.id, release.work.attempt) for release in due)
-        return due
+        return [release for node in self.due() if (release := self.release(node))]
+
+    def attempt(self, node: int) -> int:
+        """Return which attempt at `node` is the next, or under way."""
+        return len(self.failures.get(node, ())) + 1
+
+    def pool(self, node: int) -> Pool:
+        """Return where the next attempt at `node` goes."""
+        return self._pool(self.spec(node) or DIRECT_SPEC)
+
+    def under_way(self) -> list[int]:
+        """Return the nodes whose attempt was due and has no result."""
+        return [
+            node
+            for node, attempt in self._released
+            if node not in self.decoded and attempt == self.attempt(node) and not self.is_dead(node)
+        ]
 
     def deaths(self, only: int | None = None) -> list[Dead]:
         """Return the nodes that have died since the last call, or only this one if it has."""
@@ -275,15 +344,8 @@ class Graph:
             candidates.setdefault(DIRECT_NODE)
         yield from candidates
 
-    def _release(self, node: int) -> Release | None:
-        attempt = len(self.failures.get(node, ())) + 1
-        if not self._is_due(node) or (node, attempt) in self._released:
-            return None
-        work = self._work(node, attempt)
-        # By what never changes, so that two owners cannot queue the same attempt in two bands.
-        urgent = attempt > 1 or bool(work.node.needs) or node == DIRECT_NODE
-        band = Band.URGENT if urgent else Band.NORMAL
-        return Release(work, band, self.policy.delay_s(attempt - 1))
+    def _is_new(self, node: int) -> bool:
+        return self._is_due(node) and (node, self.attempt(node)) not in self._released
 
     def _is_due(self, node: int) -> bool:
         if node in self.decoded or self.is_dead(node):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Final
 
 import structlog
@@ -30,6 +31,7 @@ from proto.names import PIN_GROUP, Stream, partition_consumer
 from services.assembler.answer import end_of, failure
 from services.assembler.graph import Graph, Release, RetryPolicy
 from services.assembler.ledger import Ledger
+from services.assembler.releases import Releases
 from services.assembler.spans import tell
 from services.runtime import metrics, tracing
 from services.runtime.clock import ServerClock
@@ -80,6 +82,7 @@ class Partition:
         number: the partition.
         ledger: stores effects.
         policy: how failed nodes are retried.
+        releases: hands ready nodes over, of all partitions of this process.
         marks: keeps held events from being redelivered.
         clock: NATS's clock, set.
         fail: called with an error that this process cannot go on with.
@@ -90,6 +93,7 @@ class Partition:
         number: int,
         ledger: Ledger,
         policy: RetryPolicy,
+        releases: Releases,
         marks: Marks,
         clock: ServerClock,
         fail: Callable[[BaseException], None],
@@ -97,6 +101,7 @@ class Partition:
         self.number = number
         self._ledger = ledger
         self._policy = policy
+        self._releases = releases
         self._marks = marks
         self._clock = clock
         self._fail = fail
@@ -159,6 +164,7 @@ class Partition:
         if self._sweeping:
             self._sweeping.cancel()
         for open_request in self._open.values():
+            self._releases.forget(open_request.graph.request)
             for effect in open_request.effects:
                 effect.cancel()
             if open_request.deadline:
@@ -216,6 +222,7 @@ class Partition:
         async with open_request.lock:
             await self._recover(open_request, delivery, fact)
             new = open_request.graph.fold(fact, delivery.stored_at)
+            self._releases.saw(fact)
             if new and isinstance(fact, AnswerAssembled | SkeletonDrafted | RequestFailed):
                 _report_end(fact, delivery, open_request.graph)
             self._clock.saw(delivery.stored_at)
@@ -259,6 +266,7 @@ class Partition:
                 open_request.graph.note_queued(node, attempt)
             for one in stored:
                 open_request.graph.fold(one.fact, one.stored_at)
+            self._releases.found(open_request.graph)
             log.info("request_recovered", request=request, facts=len(stored))
         open_request.recovered = True
 
@@ -277,12 +285,17 @@ class Partition:
         self._set_deadline(open_request)
         superfluous = tuple(graph.superfluous())
         if superfluous and not open_request.under_way("stop"):
+            self._releases.stopped(graph.request, superfluous)
             self._start(open_request, self._ledger.stop(graph.request, superfluous), "stop")
-        for release in graph.releases():
-            self._start(open_request, self._release(release, open_request), "release")
+        for node in graph.due():
+            self._releases.ready(graph, node, partial(self._start_release, open_request))
+        self._releases.hand_over()
         end = end_of(graph, self._clock.now())
         if end and not open_request.under_way("end"):
             self._start(open_request, self._end(end, open_request), "end")
+
+    def _start_release(self, open_request: OpenRequest, release: Release) -> None:
+        self._start(open_request, self._release(release, open_request), "release")
 
     async def _release(self, release: Release, open_request: OpenRequest) -> None:
         try:
@@ -343,6 +356,8 @@ class Partition:
             await asyncio.wait(burials)
         if self._open.pop(graph.request, None) is None:
             return
+        self._releases.forget(graph.request)
+        self._releases.hand_over()
         self._remember(graph.request)
         if open_request.deadline:
             open_request.deadline.cancel()

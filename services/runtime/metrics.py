@@ -62,6 +62,14 @@ NODE_FAILURES: Final = Counter(
 NODES_RELEASED: Final = Counter(
     "skelgraph_nodes_released_total", "Nodes handed to a pool", ["pool", "kind"]
 )
+NODES_HELD: Final = Gauge(
+    "skelgraph_nodes_held", "Ready nodes that this process holds back for want of slots", ["pool"]
+)
+POOL_SLACK: Final = Gauge(
+    "skelgraph_pool_slack",
+    "Slots of a pool less the nodes handed over to it, as this process sees it; NaN if not known",
+    ["pool"],
+)
 DEAD_LETTERS: Final = Counter("skelgraph_dead_letters_total", "Nodes that failed for good")
 IN_FLIGHT: Final = Gauge(
     "skelgraph_in_flight", "Requests or nodes that this process holds", ["kind"]

@@ -8,12 +8,14 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from proto.messages import LoadAnnounced
 from proto.names import Band, Pool, Stream, node_consumer
 from services.runtime import tracing
 from services.runtime.calls import Engines
 from services.runtime.clock import ServerClock
 from services.runtime.facts import EventLog
 from services.runtime.lifecycle import Process, run
+from services.runtime.pool_load import LoadAnnouncer
 from services.runtime.pools import engine_pool
 from services.runtime.publisher import DurablePublisher
 from services.runtime.settings import EngineSettings
@@ -71,11 +73,18 @@ async def serve(
         clock=clock,
         kind="node",
     )
+    announcer = LoadAnnouncer(connection, lambda: [_slots(process, settings)])
+    process.spawn(announcer.run(), "announce the slots")
     process.serving()
     try:
         await loop.run(process.stopping, drain_s=settings.drain_s)
     finally:
         await engines.close()
+
+
+def _slots(process: Process, settings: WorkerSettings) -> LoadAnnounced:
+    slots = 0 if process.stopping.is_set() else settings.slots
+    return LoadAnnounced(source=process.replica, pool=settings.pool, slots=slots)
 
 
 def main() -> int:

@@ -169,8 +169,8 @@ class Worker:
             model=completion.model,
             endpoint=completion.endpoint,
             worker=self._name,
-            queued_ms=max(0.0, started_at - stored_at) * 1000,
-            slot_wait_ms=max(0.0, min(job.slot_free_since, job.received_at) - stored_at) * 1000,
+            queued_ms=work.held_ms + max(0.0, started_at - stored_at) * 1000,
+            slot_wait_ms=work.held_ms + _slot_wait_ms(job),
             first_token_ms=stream.first_token_ms or 0.0,
             decode_ms=(time.monotonic() - started) * 1000,
             usage=completion.usage,
@@ -246,3 +246,9 @@ class Worker:
             worker=self._name,
             error=ErrorInfo.of(error),
         )
+
+
+def _slot_wait_ms(job: Job) -> float:
+    """Return how long a job was queued before there was a slot for it."""
+    slot_at = min(job.slot_free_since, job.received_at)
+    return max(0.0, slot_at - job.delivery.stored_at) * 1000

@@ -16,10 +16,13 @@ from proto.names import Band, Pool, Stream, Subjects, node_consumer
 from services.assembler.graph import Dead, RetryPolicy
 from services.assembler.ledger import Ledger
 from services.assembler.partition import Partition
+from services.assembler.releases import Releases
+from services.assembler.schedule import Schedule
 from services.runtime.clock import ServerClock
 from services.runtime.connection import Connection, Json
 from services.runtime.direct import direct_get
 from services.runtime.facts import EventLog
+from services.runtime.pool_load import LoadBoard
 from services.runtime.publisher import DurablePublisher
 from services.runtime.work import Marks
 from tests.conftest import ACK_WAIT_S, PARTITIONS, Runtime
@@ -42,8 +45,9 @@ async def assembler(runtime: Runtime) -> AsyncIterator[Ledger]:
     marking = asyncio.create_task(marks.run())
     errors: list[BaseException] = []
     policy = RetryPolicy(2, 2, 0.05)
+    releases = Releases(Schedule(1.25), LoadBoard(), "assembler")
     partitions = [
-        Partition(number, ledger, policy, marks, clock, errors.append)
+        Partition(number, ledger, policy, releases, marks, clock, errors.append)
         for number in range(PARTITIONS)
     ]
     for partition in partitions:

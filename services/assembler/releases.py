@@ -1,0 +1,108 @@
+"""Hands ready nodes over to their pools as there is room, and tells the others what is held."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from proto.messages import Fact, LoadAnnounced, NodeDecoded, NodeFailed
+from proto.names import Pool
+from services.assembler.graph import Graph, Release
+from services.assembler.schedule import Held, Schedule
+from services.runtime import metrics
+from services.runtime.pool_load import LoadBoard, PoolLoad
+
+#: What is held for less is not worth telling.
+_LEAST_HELD_MS: Final = 1.0
+
+
+class Releases:
+    """The schedule of a process, for all of its partitions.
+
+    Args:
+        schedule: decides.
+        board: what the others say.
+        source: this process, as the others know it.
+    """
+
+    def __init__(self, schedule: Schedule, board: LoadBoard, source: str) -> None:
+        self._schedule = schedule
+        self._board = board
+        self._source = source
+        #: Called when there is something new to say.
+        self.changed: Callable[[], None] = lambda: None
+        self._said: list[LoadAnnounced] = []
+
+    def saw(self, fact: Fact) -> None:
+        """Note what a fact says of nodes and of workers, once it is folded."""
+        match fact:
+            case NodeDecoded() | NodeFailed():
+                self._board.worked(fact.pool, fact.worker, _now_s())
+                self._schedule.done(fact.request, fact.node)
+        self._schedule.moved(fact.request)
+
+    def ready(self, graph: Graph, node: int, start: Callable[[Release], None]) -> None:
+        """Hold a node that has become ready; one that is tried again has waited already."""
+        pool = graph.pool(node)
+        if graph.attempt(node) == 1:
+            self._schedule.hold(Held(graph, node, pool, _now_s(), start))
+        elif release := graph.release(node):
+            self._schedule.released(graph, node, pool)
+            start(release)
+
+    def found(self, graph: Graph) -> None:
+        """Note the nodes of a request that an earlier owner has released."""
+        for node in graph.under_way():
+            self._schedule.released(graph, node, graph.pool(node))
+
+    def stopped(self, request: str, nodes: Sequence[int]) -> None:
+        """Note nodes that are of no more use."""
+        for node in nodes:
+            self._schedule.done(request, node)
+
+    def forget(self, request: str) -> None:
+        """Note that a request has ended here."""
+        self._schedule.forget(request)
+
+    def hand_over(self) -> None:
+        """Start whatever there is room for."""
+        for pool in Pool:
+            while taken := self._schedule.take(pool, self._others(pool)):
+                for held in taken:
+                    self._start(held)
+        # Not at every word of the others, or all would answer one another for ever.
+        if self._said != self._ours():
+            self.changed()
+
+    def words(self) -> list[LoadAnnounced]:
+        """Return what there is to say now."""
+        self._said = self._ours()
+        for word in self._said:
+            others = self._others(word.pool)
+            metrics.NODES_HELD.labels(word.pool).set(word.held)
+            slack = (others.slots or 0) - others.released - word.released
+            metrics.POOL_SLACK.labels(word.pool).set(slack if others.slots else float("nan"))
+        return self._said
+
+    def _ours(self) -> list[LoadAnnounced]:
+        return [self._schedule.load(pool, self._source) for pool in Pool]
+
+    def _others(self, pool: Pool) -> PoolLoad:
+        return self._board.load(pool, _now_s(), without=self._source)
+
+    def _start(self, held: Held) -> None:
+        release = held.graph.release(held.node)
+        if release is None:  # its plan has collapsed meanwhile, or its request fallen back
+            self._schedule.done(held.graph.request, held.node)
+            return
+        held_ms = (_now_s() - held.since_s) * 1000
+        if held_ms >= _LEAST_HELD_MS:
+            work = release.work.model_copy(update={"held_ms": held_ms})
+            release = replace(release, work=work)
+        held.start(release)
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
