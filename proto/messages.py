@@ -328,6 +328,9 @@ class PlanCompleted(Passed):
     reason: Literal[
         "forced", "gate", "planned", "few_nodes", "chain", "unparsable", "cut_off", "no_planner"
     ] = Field(description="why this mode")
+    saturated: bool = Field(
+        False, description="not planned because the pools were full; `reason` is then `gate`"
+    )
     nodes: tuple[NodeId, ...] = Field(description="the answer's nodes in plan order")
     model: str = Field("", description="of the last call")
     endpoint: str = Field("", description="of the last call")
@@ -337,6 +340,11 @@ class PlanCompleted(Passed):
         None, description="whose model wrote it; draft: an amendment came in time"
     )
     calls: tuple[PlanCall, ...] = Field((), description="each call to an engine, in order")
+
+    @property
+    def why(self) -> str:
+        """Why this mode, for people."""
+        return "saturated" if self.saturated else self.reason.replace("_", " ")
 
 
 class NodeDecoded(Passed):

@@ -45,7 +45,7 @@ def depth_of(nodes: Sequence[NodeSpec]) -> dict[int, int]:
 def _headline(drafted: SkeletonDrafted, depths: dict[int, int], glyphs: Glyphs) -> str:
     plan = drafted.plan
     parts = [
-        f"{drafted.mode} ({plan.reason.replace('_', ' ')})",
+        f"{drafted.mode} ({plan.why})",
         f"{len(drafted.nodes)} nodes, {max(depths.values(), default=0)} deep",
         f"planned in {plan.plan_ms / 1000:.1f} s, {plan.usage.generated_tokens} tokens",
     ]

@@ -227,7 +227,7 @@ class Dag:
 def _planned_row(plan: PlanCompleted) -> Row:
     return Row(
         label="plan",
-        summary=f"{plan.mode} ({plan.reason.replace('_', ' ')})",
+        summary=f"{plan.mode} ({plan.why})",
         state=NodeState.DONE,
         pool=_author(plan.written_by) if plan.plan_ms else None,
         time_s=plan.plan_ms / 1000,

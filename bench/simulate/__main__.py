@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -10,12 +11,23 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from bench.simulate.figures import Figures
+from bench.simulate import real
+from bench.simulate.figures import Figures, figures
 from bench.simulate.policies import DIRECT, POLICIES, Policy
-from bench.simulate.study import SCENARIOS, Scenario, capacity, run, table, with_small_cards
+from bench.simulate.study import (
+    FLOOD,
+    SCENARIOS,
+    Scenario,
+    arriving,
+    capacity,
+    run,
+    table,
+    with_small_cards,
+)
 from bench.simulate.work import Question, drawn, read_recording
 from bench.simulate.world import Deployment
 from bench.simulated_engine.profiles import PROFILES
+from services.runtime import logs
 
 _QUESTIONS: Final = 200
 _MORE_CARDS: Final = "direct, with the small pool's cards"
@@ -37,6 +49,10 @@ def parser() -> argparse.ArgumentParser:
     add("--requests", type=int, default=300, help="of each run")
     add("--loads", type=float, nargs="+", help="instead of the scenarios: Poisson at these loads")
     add("--policies", nargs="+", help="only those whose names contain one of these")
+    add("--real", action="store_true", help="beside it the real services, on simulated engines")
+    add("--load", type=float, default=0.8, help="of the baseline, with --real")
+    add("--large-only", action="store_true", help="without the small pool, with --real")
+    add("--time-scale", type=float, default=1.0, help="real seconds of one simulated, with --real")
     add("--report", type=Path, help="Markdown file to write, beside standard output")
     return found
 
@@ -59,6 +75,9 @@ def lines(args: argparse.Namespace) -> Iterator[str]:
         f" {args.seeds} seeds of {args.requests} requests; load 1 is {most:.2f} requests/s;"
         " ± is the 95 % confidence of the mean over seeds."
     )
+    if args.real:
+        yield from _beside_the_real(deployment, questions, most, args)
+        return
     for scenario in _scenarios(args):
         yield ""
         yield f"### {scenario.title.capitalize()}"
@@ -87,6 +106,30 @@ def _compared(
     return table(rows, tenants)
 
 
+def _beside_the_real(
+    deployment: Deployment, questions: Sequence[Question], most: float, args: argparse.Namespace
+) -> Iterator[str]:
+    adaptive = not args.large_only
+    scenario = Scenario(load=args.load, adaptive=adaptive, tenants=FLOOD, count=args.requests)
+    yield ""
+    yield f"### {scenario.title.capitalize()}: simulated, and the real services"
+    yield ""
+    coming = arriving(scenario, questions, scenario.load * most, 0)
+    ways = {way.name: way for way in real.WAYS}
+    simulated, measured = [], []
+    for policy in POLICIES:
+        if way := ways.get(policy.name):
+            found = run(deployment, policy, scenario, questions, scenario.load * most, 0)
+            simulated.append((f"{policy.name}: simulated", [found]))
+            answered = asyncio.run(
+                real.run(deployment, way, coming, scale=args.time_scale, adaptive=adaptive)
+            )
+            measured.append((f"{policy.name}: real", [figures(answered)]))
+    yield from table(simulated, [name for name, _ in FLOOD])
+    yield ""
+    yield from table(measured, [name for name, _ in FLOOD])
+
+
 def _questions(args: argparse.Namespace) -> list[Question]:
     if args.recording:
         return read_recording(args.recording)
@@ -111,6 +154,7 @@ def _policies(args: argparse.Namespace) -> list[Policy]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Simulate, print the report and, if asked, write it."""
     args = parser().parse_args(argv)
+    logs.configure("error", "console")
     said = []
     for line in lines(args):
         print(line, flush=True)

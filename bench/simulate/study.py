@@ -80,6 +80,20 @@ def with_small_cards(deployment: Deployment) -> Deployment:
     return replace(deployment, large_endpoints=deployment.large_endpoints + more, small_endpoints=0)
 
 
+def arriving(
+    scenario: Scenario, questions: Sequence[Question], rate: float, seed: int
+) -> list[Arrival]:
+    """Return the arrivals of one run; they follow from the seed alone."""
+    return arrivals(
+        Random(f"arrivals {seed}"),
+        questions,
+        rate=rate,
+        count=scenario.count,
+        kind=scenario.kind,
+        tenants=scenario.tenants,
+    )
+
+
 def run(
     deployment: Deployment,
     policy: Policy,
@@ -88,16 +102,8 @@ def run(
     rate: float,
     seed: int,
 ) -> Figures:
-    """Return what `policy` comes to in one run; the arrivals follow from the seed alone."""
-    random = Random(f"arrivals {seed}")
-    coming = arrivals(
-        random,
-        questions,
-        rate=rate,
-        count=scenario.count,
-        kind=scenario.kind,
-        tenants=scenario.tenants,
-    )
+    """Return what `policy` comes to in one run."""
+    coming = arriving(scenario, questions, rate, seed)
     policy = replace(policy, adaptive=scenario.adaptive)
     asked = World(deployment, policy, coming).run()
     token_s = deployment.large.step_s(1, 0)

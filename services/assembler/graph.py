@@ -30,8 +30,7 @@ from proto.names import DIRECT_NODE, Band, Pool
 #: A fact's place in a request: its kind, and node and attempt where it has them.
 Key = tuple[str, int, int]
 
-#: How long texts are expected to be; what they are is known when they are done.
-NODE_EXPECTED_TOKENS: Final = 100
+#: How long a direct answer is expected to be; of nodes their budgets say it.
 DIRECT_EXPECTED_TOKENS: Final = 400
 
 DIRECT_SPEC: Final = NodeSpec(id=DIRECT_NODE, summary="", difficulty="hard")
@@ -192,7 +191,8 @@ class Graph:
         return longest[node]
 
     def _expected(self, node: int) -> float:
-        usual = DIRECT_EXPECTED_TOKENS if node == DIRECT_NODE else NODE_EXPECTED_TOKENS
+        spec = self.spec(node) if node != DIRECT_NODE else None
+        usual = spec.budget_tokens if spec else DIRECT_EXPECTED_TOKENS
         most = self.accepted.submitted.sampling.max_tokens if self.accepted else None
         return min(usual, most or usual)
 

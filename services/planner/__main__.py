@@ -18,6 +18,7 @@ from services.runtime.clock import ServerClock
 from services.runtime.facts import EventLog
 from services.runtime.lifecycle import Process, run
 from services.runtime.load import read_load
+from services.runtime.pool_load import LoadBoard, listen, loads
 from services.runtime.pools import engine_pool
 from services.runtime.publisher import DurablePublisher
 from services.runtime.settings import EngineSettings
@@ -87,6 +88,8 @@ async def serve(process: Process) -> None:
         engines, settings.planner_pool, settings.amend_timeout_s, settings.context_tokens
     )
     limits = AdmissionLimits(settings.max_open_requests, settings.full_share)
+    board = LoadBoard()
+    await listen(connection, board)
     admission = Admission(partial(read_load, connection), limits)
     await admission.look()
     loop = WorkLoop(
@@ -94,7 +97,7 @@ async def serve(process: Process) -> None:
         Stream.REQUESTS,
         [PLANNER_CONSUMER],
         settings.slots,
-        Planner(events, writer, stops, admission).handle,
+        Planner(events, writer, stops, admission, partial(loads, board)).handle,
         ack_wait_s=settings.ack_wait_s,
         clock=clock,
         kind="request",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -30,12 +30,14 @@ from proto.messages import (
     SkeletonDrafted,
     SubmitRequest,
 )
-from proto.names import DIRECT_NODE, check_request_id, request_of, requeued_id, tenant_of
+from proto.names import DIRECT_NODE, Pool, check_request_id, request_of, requeued_id, tenant_of
 from services.planner.admission import Admission
 from services.planner.draft import Draft
+from services.planner.saturation import is_saturated
 from services.planner.writer import PlanWriter
 from services.runtime import metrics, tracing
 from services.runtime.facts import EventLog
+from services.runtime.pool_load import PoolLoad
 from services.runtime.pull import Delivery
 from services.runtime.stops import Stops
 from services.runtime.work import MAX_DELIVERIES, Job
@@ -51,15 +53,22 @@ class Planner:
         writer: has the plans written.
         stops: ends planning that is of no more use.
         admission: refuses what is over capacity.
+        loads: what each pool has and what waits for it.
     """
 
     def __init__(
-        self, events: EventLog, writer: PlanWriter, stops: Stops, admission: Admission
+        self,
+        events: EventLog,
+        writer: PlanWriter,
+        stops: Stops,
+        admission: Admission,
+        loads: Callable[[], Mapping[Pool, PoolLoad]],
     ) -> None:
         self._events = events
         self._writer = writer
         self._stops = stops
         self._admission = admission
+        self._loads = loads
 
     async def handle(self, job: Job) -> None:
         """Take a request up, plan it, and store that its plan is complete."""
@@ -177,16 +186,15 @@ class Planner:
         if draft.accepted.submitted.mode == "direct":
             draft.ending = "complete"
             return draft.completed()
+        if not draft.lines and is_saturated(draft.accepted.submitted, self._loads()):
+            return _direct(draft, reason="gate", saturated=True)
         try:
             await self._writer.write(draft)
         except EngineRejected:
             raise
         except EngineError as error:
             log.warning("plan_given_up", code=error.code, error=error.message)
-            direct: PlanCompleted = draft.completed().model_copy(
-                update={"mode": "direct", "reason": "no_planner", "nodes": (DIRECT_NODE,)}
-            )
-            return direct
+            return _direct(draft, reason="no_planner")
         return draft.completed()
 
     async def _refuse(self, request: str, error: SkelgraphError, headers: dict[str, str]) -> None:
@@ -194,6 +202,12 @@ class Planner:
         tracing.current().fail(error.code)
         await self._events.append(end, headers=headers)
         log.warning("request_refused", code=error.code, error=error.message)
+
+
+def _direct(draft: Draft, **why: object) -> PlanCompleted:
+    update = {"mode": "direct", "nodes": (DIRECT_NODE,), **why}
+    plan: PlanCompleted = draft.completed().model_copy(update=update)
+    return plan
 
 
 def _without_gap(facts: Sequence[Fact]) -> list[NodePlanned]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -109,6 +109,11 @@ async def listen(
         changed()
 
     await connection.subscribe(ANY_LOAD, heard)
+
+
+def loads(board: LoadBoard) -> Mapping[Pool, PoolLoad]:
+    """Return the loads of all pools as they are now."""
+    return {pool: board.load(pool, _now_s()) for pool in Pool}
 
 
 class LoadAnnouncer:

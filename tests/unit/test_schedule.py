@@ -202,8 +202,8 @@ def test_the_accounts_hold_whatever_comes(steps: list[tuple[int, str]]) -> None:
 # --- the board ------------------------------------------------------------------------
 
 
-def word(source: str, **fields: int) -> LoadAnnounced:
-    return LoadAnnounced(source=source, pool=Pool.SMALL, **fields)
+def word(source: str, slots: int = 0, released: int = 0, held: int = 0) -> LoadAnnounced:
+    return LoadAnnounced(source=source, pool=Pool.SMALL, slots=slots, released=released, held=held)
 
 
 def test_words_add_up_and_expire() -> None:
