@@ -12,9 +12,22 @@ import typer
 from bench.evaluate.app import app
 from bench.evaluate.figures import geometric_mean, table
 from bench.evaluate.methods import BASELINE, Method, choose
-from bench.evaluate.simulate_command import RECORDED, read_replays, run_sets, sets_of
+from bench.evaluate.simulate_command import (
+    RECORDED,
+    Concurrency,
+    DialectName,
+    PairName,
+    PerCategory,
+    Recorded,
+    ReportFile,
+    Rounds,
+    TimeScale,
+    read_replays,
+    run_sets,
+    sets_of,
+)
 from bench.evaluate.simulated_report import ratios
-from bench.evaluate.simulation import PAIRS, Timed
+from bench.evaluate.simulation import Timed
 from bench.plans import measure
 from bench.plans import report as plans_report
 from bench.questions import out, read_questions
@@ -34,24 +47,20 @@ ABLATIONS: Final = (
 
 @app.command()
 def ablate(
-    recorded: Annotated[Path, typer.Option(help="plans and lengths, of `pack`")] = RECORDED,
-    concurrency: Annotated[str, typer.Option(help="at once; separated by commas")] = "1,16",
-    per_category: Annotated[
-        int | None, typer.Option(help="only the first so many questions of each category")
-    ] = 1,
-    rounds: Annotated[int, typer.Option(help="how often each question is asked")] = 1,
-    pair: Annotated[str, typer.Option(help=f"of profiles: {', '.join(PAIRS)}")] = "a100",
-    dialect: Annotated[str, typer.Option(help="of the engines")] = "vllm",
-    time_scale: Annotated[
-        float | None, typer.Option(help="real seconds of a simulated one; by the concurrency")
-    ] = None,
+    recorded: Recorded = RECORDED,
+    concurrency: Concurrency = "1,16",
+    per_category: PerCategory = 1,
+    rounds: Rounds = 1,
+    pair: PairName = "a100",
+    dialect: DialectName = "vllm",
+    time_scale: TimeScale = None,
     url: Annotated[
         str | None, typer.Option(help="a real engine, for the validity of plans")
     ] = None,
     questions: Annotated[
         Path | None, typer.Option(help="file of questions for that engine", exists=True)
     ] = None,
-    report: Annotated[Path | None, typer.Option(help="write the tables here, as Markdown")] = None,
+    report: ReportFile = None,
 ) -> None:
     """What each part of sgd is worth: latency and tokens on simulated engines, validity on real.
 

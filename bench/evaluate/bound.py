@@ -8,30 +8,13 @@ and decodes alone in its batch: no run can be faster.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import accumulate
 
+from bench.evaluate.methods import Way
 from bench.evaluate.replay import Replay
 from bench.simulated_engine.profiles import Profile
 from proto.messages import NodeSpec
 from proto.names import DIRECT_NODE, Pool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Way:
-    """How a method uses the engines.
-
-    Args:
-        adaptive: easy nodes go to the small pool.
-        needs: nodes wait for what they depend on.
-        pipelined: a node starts when its line is complete, not when the plan is.
-        planner: the pool that writes the plan.
-    """
-
-    adaptive: bool = True
-    needs: bool = True
-    pipelined: bool = True
-    planner: Pool = Pool.LARGE
 
 
 def bound_s(replay: Replay, pair: Mapping[Pool, Profile], way: Way) -> float:

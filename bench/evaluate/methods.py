@@ -7,10 +7,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from bench.evaluate.bound import Way
 from proto.errors import InvalidRequest
 from proto.names import Pool
 from services.runtime.client import make_request
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How a method uses the engines.
+
+    Args:
+        adaptive: easy nodes go to the small pool.
+        needs: nodes wait for what they depend on.
+        pipelined: a node starts when its line is complete, not when the plan is.
+        planner: the pool that writes the plan.
+    """
+
+    adaptive: bool = True
+    needs: bool = True
+    pipelined: bool = True
+    planner: Pool = Pool.LARGE
 
 
 @dataclass(frozen=True, slots=True)

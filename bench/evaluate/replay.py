@@ -8,10 +8,12 @@ same length.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
-from typing import Final
+from typing import Final, Literal
 
+from bench.evaluate.methods import BASELINE
 from bench.evaluate.records import Frozen, Record, Records
 from bench.simulated_engine.tokens import pieces
 from proto.messages import FinishReason, RequestFailed, SkeletonDrafted
@@ -21,6 +23,9 @@ from services.planner.prompts import plan_call
 
 #: How long a node is of which no length was recorded, if there is none to go by.
 NODE_TOKENS: Final = 120
+
+_FORCED: Final = {"sgd": "graph\n", "sot": "list\n"}
+_IDS: Final = re.compile(r"\d|,")
 
 Count = Callable[[str], int]
 
@@ -50,6 +55,7 @@ class Replay(Frozen):
         method: name of the method.
         plan: as the model wrote it; empty if it was not asked for one.
         nodes: of the answer, in plan order.
+        lengths: whether the nodes' lengths are those that were written, or what the plan asked for.
     """
 
     question: str
@@ -58,6 +64,7 @@ class Replay(Frozen):
     method: str
     plan: tuple[Part, ...] = ()
     nodes: tuple[Length, ...] = ()
+    lengths: Literal["recorded", "planned"] = "recorded"
 
     @property
     def mark(self) -> str:
@@ -86,32 +93,35 @@ class Replay(Frozen):
 def replays(records: Records, questions: Mapping[str, str], count: Count) -> list[Replay]:
     """Return what `records` hold, for those of `questions` (texts by id) that they have.
 
-    Method `auto` may have been recorded without texts: its gate decides; where it decomposes, the
-    plan and the lengths are those of `sgd`, where it does not, those of `direct`.
+    A method recorded without texts has the lengths that its plan asked for, or those of `direct`
+    where its gate said so.
     """
     found = []
     for record in records.all():
-        text = questions.get(record.question)
-        nodes = _nodes(record, records)
-        if text is None or not nodes:
-            continue
-        found.append(
-            Replay(
-                question=record.question,
-                category=record.category,
-                question_tokens=count(text),
-                method=record.method,
-                plan=_plan(_planned_like(record, records), count),
-                nodes=nodes,
+        text, nodes = questions.get(record.question), _nodes(record, records)
+        if text is not None and nodes:
+            found.append(
+                Replay(
+                    question=record.question,
+                    category=record.category,
+                    question_tokens=count(text),
+                    method=record.method,
+                    plan=_plan(record, count),
+                    nodes=nodes,
+                    lengths="planned" if _decomposes(record) else "recorded",
+                )
             )
-        )
     return found
 
 
 def _nodes(record: Record, records: Records) -> tuple[Length, ...]:
-    if record.end.type == "SkeletonDrafted":
-        other = records.find(record.question, "sgd" if _decomposes(record) else "direct")
-        return _nodes(other, records) if other and other.answer else ()
+    if _decomposes(record):
+        return tuple(
+            Length(node=spec.id, tokens=spec.budget_tokens, finish="stop") for spec in record.specs
+        )
+    if isinstance(record.end, SkeletonDrafted):
+        direct = records.find(record.question, BASELINE)
+        return _nodes(direct, records) if direct else ()
     if record.answer is None:
         return ()
     return tuple(
@@ -125,12 +135,8 @@ def _nodes(record: Record, records: Records) -> tuple[Length, ...]:
     )
 
 
-def _planned_like(record: Record, records: Records) -> Record:
-    """Return whose plan is repeated: its own, unless it would go with texts of another's."""
-    return (records.find(record.question, "sgd") or record) if _decomposes(record) else record
-
-
 def _decomposes(record: Record) -> bool:
+    """Whether it is a skeleton without texts, of more than a direct answer."""
     return isinstance(record.end, SkeletonDrafted) and record.end.mode != "direct"
 
 
@@ -138,12 +144,31 @@ def _plan(record: Record, count: Count) -> tuple[Part, ...]:
     if isinstance(record.end, RequestFailed):
         return ()
     if not record.plan:
-        if record.end.plan.reason == "forced":
-            return ()
-        return (Part(text="direct", tokens=count("direct")),)
+        asked = record.end.plan.reason != "forced"
+        return (Part(text="direct", tokens=count("direct")),) if asked else ()
     has_needs = any("needs" in one.line.rpartition("|")[2] for one in record.plan)
     texts = ["graph\n" if has_needs else "list\n", *(f"{one.line}\n" for one in record.plan)]
     return tuple(Part(text=text, tokens=count(text)) for text in [*texts, END_LINE])
+
+
+def as_method(replay: Replay, name: str, mode: str) -> Replay:
+    """Return `replay` as a method asks for it of which nothing was recorded.
+
+    The same plan, under the word that the mode forces; for `sot` without needs.
+    """
+    plan = replay.plan
+    if plan and not replay.is_direct and mode in _FORCED:
+        lines = [_without_needs(part) if mode == "sot" else part for part in plan[1:]]
+        plan = (Part(text=_FORCED[mode], tokens=plan[0].tokens), *lines)
+    return replay.model_copy(update={"method": name, "plan": plan})
+
+
+def _without_needs(part: Part) -> Part:
+    """Return a line without its needs, and without their tokens: a word, a space, `1,2,3`."""
+    kept, needs, ids = part.text.rstrip("\n").partition(" needs ")
+    if not needs:
+        return part
+    return Part(text=f"{kept}\n", tokens=max(1, part.tokens - 2 - len(_IDS.findall(ids))))
 
 
 # --- as replies -----------------------------------------------------------------------

@@ -13,8 +13,8 @@ from bench.evaluate.app import app
 from bench.evaluate.figures import SUITS
 from bench.evaluate.lines import JsonLines
 from bench.evaluate.methods import BASELINE, Method, choose
-from bench.evaluate.replay import Replay
-from bench.evaluate.simulated_report import bounds, method_table, seconds_table
+from bench.evaluate.replay import Replay, as_method
+from bench.evaluate.simulated_report import bound_table, bounds, method_table, seconds_table
 from bench.evaluate.simulation import PAIRS, Set, Timed, lateness, simulating
 from bench.questions import err, out
 from bench.simulated_engine.options import FAMILIES
@@ -27,24 +27,34 @@ RECORDED: Final = Path(__file__).parent / "recorded" / "qwen2.5-coder-1.5b.jsonl
 #: Real seconds of a simulated one, by the requests at once: two cores keep up with that.
 SCALES: Final[Mapping[int, float]] = {1: 1, 4: 1, 16: 2, 64: 4}
 
+Recorded = Annotated[Path, typer.Option(help="plans and lengths, of `pack`")]
+Concurrency = Annotated[str, typer.Option(help="at once; separated by commas")]
+PerCategory = Annotated[
+    int | None, typer.Option(help="only the first so many questions of each category")
+]
+Rounds = Annotated[int, typer.Option(help="how often each question is asked")]
+PairName = Annotated[str, typer.Option(help=f"of profiles: {', '.join(PAIRS)}")]
+DialectName = Annotated[str, typer.Option(help="of the engines")]
+TimeScale = Annotated[
+    float | None, typer.Option(help="real seconds of a simulated one; by the concurrency")
+]
+ReportFile = Annotated[Path | None, typer.Option(help="write the tables here, as Markdown")]
+
 
 @app.command()
 def simulate(
-    recorded: Annotated[Path, typer.Option(help="plans and lengths, of `pack`")] = RECORDED,
+    recorded: Recorded = RECORDED,
     methods: Annotated[str, typer.Option(help="beside direct; separated by commas")] = "sgd,auto",
-    concurrency: Annotated[
-        str, typer.Option(help="requests at once; separated by commas")
-    ] = "1,16",
-    per_category: Annotated[
-        int | None, typer.Option(help="only the first so many questions of each category")
-    ] = 1,
-    rounds: Annotated[int, typer.Option(help="how often each question is asked")] = 1,
-    pair: Annotated[str, typer.Option(help=f"of profiles: {', '.join(PAIRS)}")] = "a100",
-    dialect: Annotated[str, typer.Option(help="of the engines")] = "vllm",
-    time_scale: Annotated[
-        float | None, typer.Option(help="real seconds of a simulated one; by the concurrency")
-    ] = None,
-    report: Annotated[Path | None, typer.Option(help="write the tables here, as Markdown")] = None,
+    concurrency: Concurrency = "1,16",
+    per_category: PerCategory = 1,
+    rounds: Rounds = 1,
+    pair: PairName = "a100",
+    dialect: DialectName = "vllm",
+    time_scale: TimeScale = None,
+    only_bound: Annotated[
+        bool, typer.Option(help="run nothing: what could be had at best, at once")
+    ] = False,
+    report: ReportFile = None,
     save: Annotated[Path | None, typer.Option(help="write each request's times here")] = None,
 ) -> None:
     """Latency ratio to direct by category, on simulated 70B + 8B engines, with the real services.
@@ -58,12 +68,15 @@ def simulate(
         all_ = read_replays(recorded, by, per_category)
         sets = sets_of(concurrency, pair, dialect, time_scale, rounds)
         levels = [one.concurrency for one in sets]
-        timed, notes = await run_sets(sets, by, all_)
-        text = simulated_text(all_, timed, by, levels, pair, notes)
-        out.print(text, markup=False)
+        if only_bound:
+            text = bound_table({m.name: _bounds(all_, m, pair) for m in by[1:]}, all_) + "\n"
+        else:
+            timed, notes = await run_sets(sets, by, all_)
+            text = simulated_text(all_, timed, by, levels, pair, notes)
+        out.print(text, markup=False, soft_wrap=True)
         if report:
             report.write_text(text)
-        if save:
+        if save and not only_bound:
             save.write_text("".join(f"{one.model_dump_json()}\n" for one in timed))
         return 0
 
@@ -98,22 +111,32 @@ def sets_of(
 
 
 def read_replays(path: Path, by: Sequence[Method], per_category: int | None) -> list[Replay]:
-    """Return what is recorded of those methods; those not recorded repeat `sgd` or `auto`.
+    """Return what is recorded of those methods; where it is not, what `sgd` or `auto` planned.
 
     Raises:
         InvalidRequest: nothing is.
     """
     read = JsonLines(path, Replay).read()
     chosen = _first_of_each(read, per_category)
-    found: dict[tuple[str, str], Replay] = {}
+    known = {(one.question, one.method): one for one in read}
+    found: list[Replay] = []
     for method in by:
-        like = _recorded_like(method, {one.method for one in read})
-        for one in read:
-            if one.method == like and one.question in chosen:
-                found[method.name, one.question] = one.model_copy(update={"method": method.name})
+        names = [method.name] if method.name == BASELINE else [method.name, "sgd", "auto"]
+        if method.fields.get("mode") == "auto":
+            names = [method.name, "auto"]
+        for question in chosen:
+            like = next((known[question, n] for n in names if (question, n) in known), None)
+            if like and (method.name == BASELINE or like.plan):
+                found.append(as_method(like, method.name, str(method.fields["mode"])))
     if not found:
         raise InvalidRequest(f"{path} holds none of these methods", field="recorded")
-    return list(found.values())
+    return [one for one in found if one.method == BASELINE or _is_of(one, by)]
+
+
+def _is_of(replay: Replay, by: Sequence[Method]) -> bool:
+    """Say whether its method may have answered so: a forced method never answers directly."""
+    mode = next(method.fields["mode"] for method in by if method.name == replay.method)
+    return mode == "auto" or not replay.is_direct
 
 
 async def run_sets(
@@ -153,8 +176,13 @@ def simulated_text(
         f" critical path took time. Suited: {', '.join(SUITS)}."
     )
     parts = [intro]
+    planned = {one.question for one in all_ if one.lengths == "planned"}
+    if planned:
+        parts.append(
+            f"Of {len(planned)} questions the lengths of nodes are what the plan asked for."
+        )
     for method in by[1:]:
-        best = bounds(all_, method.name, profiles(pair), method.way)
+        best = _bounds(all_, method, pair)
         parts.append(f"`{method.name}`: {method.about}")
         parts.append(method_table(timed, method.name, levels, best))
     parts.append(seconds_table(timed, [method.name for method in by], levels))
@@ -168,14 +196,12 @@ def profiles(pair: str) -> dict[Pool, Profile]:
     return {Pool.LARGE: PROFILES[large], Pool.SMALL: PROFILES[small]}
 
 
-def _recorded_like(method: Method, recorded: set[str]) -> str:
-    """Return the method whose plans and lengths are repeated for `method`."""
-    usual = "auto" if method.fields.get("mode") == "auto" else "sgd"
-    return method.name if method.name in recorded else usual
+def _bounds(all_: Sequence[Replay], method: Method, pair: str) -> dict[str, float]:
+    return bounds(all_, method.name, profiles(pair), method.way)
 
 
-def _first_of_each(read: Sequence[Replay], most: int | None) -> set[str]:
+def _first_of_each(read: Sequence[Replay], most: int | None) -> list[str]:
     by_category: dict[str, dict[str, None]] = {}
     for one in read:
         by_category.setdefault(one.category, {})[one.question] = None
-    return {question for many in by_category.values() for question in list(many)[:most]}
+    return [question for many in by_category.values() for question in list(many)[:most]]

@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.evaluate.bound import Way, bound_s
+from bench.evaluate.bound import bound_s
 from bench.evaluate.figures import groups, spread, table
-from bench.evaluate.methods import BASELINE
+from bench.evaluate.methods import BASELINE, Way
 from bench.evaluate.replay import Replay
 from bench.evaluate.simulation import Timed
 from bench.simulated_engine.profiles import Profile
@@ -62,6 +62,17 @@ def bounds(
         for one in replays
         if one.method == method and one.question in direct
     }
+
+
+def bound_table(best: Mapping[str, Mapping[str, float]], replays: Sequence[Replay]) -> str:
+    """Return the best ratios of several methods, by category."""
+    asked = [one for one in replays if one.method == BASELINE]
+    rows = []
+    for name, some in groups(asked, lambda one: one.category):
+        ids = [one.question for one in some]
+        of = [[found[id_] for id_ in ids if id_ in found] for found in best.values()]
+        rows.append([name, str(len(some)), *(f"{spread(one)}, n {len(one)}" for one in of)])
+    return table(["bound, by category", "n", *best], rows)
 
 
 def method_table(

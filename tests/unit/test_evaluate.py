@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -11,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.evaluate.bound import Way, bound_s, call_s
+from bench.evaluate.bound import bound_s, call_s
 from bench.evaluate.figures import geometric_mean, groups
 from bench.evaluate.lines import InUse, JsonLines
-from bench.evaluate.methods import METHODS, choose
+from bench.evaluate.methods import METHODS, Way, choose
 from bench.evaluate.records import Frozen
-from bench.evaluate.replay import Length, Part, Replay, question_of, replies
+from bench.evaluate.replay import Length, Part, Replay, as_method, question_of, replies
 from bench.evaluate.runs import open_run
 from bench.evaluate.simulated_report import ratios
 from bench.evaluate.simulation import Timed
@@ -28,6 +29,7 @@ from proto.errors import InvalidRequest
 from proto.messages import DecodeNode, Mode, NodeText
 from proto.names import Pool
 from services.planner.amend import amendment_call
+from services.planner.grammar import grammar
 from services.planner.prompts import plan_call
 from services.runtime.calls import ChatCall
 from services.runtime.client import make_request
@@ -41,9 +43,9 @@ SGD = Replay(
     method="sgd",
     plan=(
         Part(text="graph\n", tokens=2),
-        Part(text="1. One thing | easy\n", tokens=8),
-        Part(text="2. Another thing | hard\n", tokens=9),
-        Part(text="3. Both of them | hard | needs 1,2\n", tokens=14),
+        Part(text="1. One thing | easy short\n", tokens=8),
+        Part(text="2. Another thing | hard long\n", tokens=9),
+        Part(text="3. Both of them | hard medium needs 1,2\n", tokens=14),
         Part(text="end", tokens=1),
     ),
     nodes=(
@@ -257,6 +259,15 @@ def decode_node(question: str, node: int, texts: tuple[NodeText, ...]) -> Decode
         predecessors=texts,
         deadline_at=0,
     )
+
+
+def test_a_plan_is_repeated_in_the_form_that_another_method_is_held_to() -> None:
+    for mode, needs in (("sot", ()), ("sgd", (1, 2))):
+        other = as_method(SGD, "other", mode)
+        text = "".join(part.text for part in other.plan)
+        assert re.fullmatch(grammar(mode, 12).regex, text)  # type: ignore[arg-type]
+        assert other.planned()[-1].node.needs == needs
+        assert other.plan[3].tokens == (14 if needs else 9)
 
 
 @given(st.integers(20, 300))

@@ -20,109 +20,14 @@ from bench.evaluate.judging import (
     Verdict,
     call,
     outcomes,
-    score,
     tally,
     verdict_in,
 )
-from bench.evaluate.plots import draw
-from bench.evaluate.records import PlanLine, Record, Records, digest
-from bench.evaluate.report import report
-from bench.evaluate.report_command import texts_side_by_side
 from bench.questions import Question
 from proto.errors import InvalidRequest
-from proto.messages import (
-    AnswerAssembled,
-    ErrorInfo,
-    NodeReport,
-    NodeSpec,
-    PlanCompleted,
-    RequestFailed,
-    ResolvedMode,
-    Timings,
-    Usage,
-)
-from proto.names import Pool
+from tests.unit.evaluated import recorded
 
 VERDICTS: tuple[Verdict, ...] = ("A", "B", "tie")
-
-
-def record(question: str, category: str, method: str, *, wall_ms: float = 1000) -> Record:
-    direct = method == "direct"
-    mode: ResolvedMode = "direct" if direct else "sgd"
-    specs = (
-        [NodeSpec(id=0, summary="")]
-        if direct
-        else [
-            NodeSpec(id=1, summary="One", difficulty="easy"),
-            NodeSpec(id=2, summary="Two"),
-            NodeSpec(id=3, summary="Both", needs=(1, 2)),
-        ]
-    )
-    nodes = tuple(
-        NodeReport(
-            node=spec,
-            pool=Pool.LARGE,
-            model="m",
-            endpoint="e",
-            attempt=1,
-            finish_reason="stop",
-            queued_ms=1,
-            slot_wait_ms=0,
-            first_token_ms=1,
-            decode_ms=10,
-            usage=Usage(generated_tokens=50),
-            start=0,
-            end=1,
-        )
-        for spec in specs
-    )
-    plan = PlanCompleted(
-        request="r",
-        mode=mode,
-        reason="forced",
-        nodes=tuple(spec.id for spec in specs),
-        plan_ms=0 if direct else 200,
-    )
-    timings = Timings(
-        wall_ms=wall_ms,
-        plan_ms=plan.plan_ms,
-        critical_path=(),
-        critical_engine_ms=1,
-        critical_slot_wait_ms=0,
-        overhead_ms=1,
-        sequential_ms=1,
-    )
-    return Record(
-        question=question,
-        category=category,
-        asked=digest(question),
-        method=method,
-        request="r",
-        recorded_at=1,
-        load=1,
-        plan=()
-        if direct
-        else tuple(PlanLine(line=f"{n}. x | easy", planned_ms=n) for n in (1, 2, 3)),
-        first_text_ms=10,
-        end=AnswerAssembled(
-            request="r",
-            mode=mode,
-            text=f"# Of {question} by {method}",
-            nodes=nodes,
-            plan=plan,
-            usage=Usage(generated_tokens=50 * len(nodes)),
-            timings=timings,
-        ),
-    )
-
-
-def recorded() -> Records:
-    categories = {"1": "generic", "2": "generic", "61": "coding"}
-    return Records(
-        record(question, category, method, wall_ms=wall_ms)
-        for question, category in categories.items()
-        for method, wall_ms in (("direct", 2000.0), ("sot", 1600.0), ("sgd", 1000.0))
-    )
 
 
 # --- verdicts ---
@@ -332,45 +237,3 @@ def test_whatever_a_sheet_holds_is_refused_in_words(data: bytes) -> None:
     for head in (b"", b"pair,verdict,remark\n"):
         with pytest.raises(blind.WrongSheet):
             blind.read_sheet(head + data, key)
-
-
-# --- the report ---
-
-
-def test_a_report_has_latency_speed_lengths_and_says_where_nobody_has_judged() -> None:
-    text = report(recorded(), {})
-    assert "| generic | 2 | 2 (2–2) | 6 (6–6) | 150 | 50 | not judged |" in text
-    found = {
-        ("sgd", "direct"): outcomes([*judged("A", "B"), *judged("B", "A", "2")], "sgd", "direct")
-    }
-    assert "| +0% (1 / 0 / 1) |" in report(recorded(), found)
-
-
-def test_a_report_of_failures_alone_names_them() -> None:
-    failed = record("5", "math", "sgd").model_copy(
-        update={
-            "end": RequestFailed(
-                request="r", error=ErrorInfo(code="busy", message="full", retryable=True)
-            )
-        }
-    )
-    assert "5 by sgd" in report(Records([failed]), {})
-
-
-def test_answers_side_by_side_are_quoted_with_their_plans() -> None:
-    text = texts_side_by_side(recorded(), ["1"], ["direct", "sgd"], {"1": "Why?"})
-    assert "## Question 1: Why?" in text
-    assert "> # Of 1 by sgd" in text
-    assert "`1. x | easy`" in text
-    with pytest.raises(InvalidRequest, match="question 4"):
-        texts_side_by_side(recorded(), ["4"], ["direct"], {})
-
-
-def test_pictures_are_drawn_of_what_there_is(tmp_path: Path) -> None:
-    found = {("sgd", "direct"): outcomes(judged("A", "B"), "sgd", "direct")}
-    made = {path.name for path in draw(recorded(), found, tmp_path)}
-    assert made == {
-        "lengths.svg", "by-category.svg", "plan-share.svg", "depth-width.svg", "speed-quality.svg",
-    }  # fmt: skip
-    assert all((tmp_path / name).read_text().lstrip().startswith("<?xml") for name in made)
-    assert score("A", swapped=True) == -1
