@@ -6,6 +6,7 @@ from typing import Final, Literal, TypeVar
 
 import orjson
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from proto.errors import InvalidRequest, MalformedMessage, RequestTooLarge, SkelgraphError
 from proto.messages import End, Fact, Preview, Sent, SubmitRequest
@@ -95,4 +96,9 @@ def _explained(error: ValidationError, kind: type[SkelgraphError]) -> SkelgraphE
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     field = ".".join(str(part) for part in first["loc"]) or None
     more = error.error_count() - 1
-    return kind(first["msg"] + (f" (and {more} more)" if more else ""), field=field)
+    return kind(_said(first) + (f" (and {more} more)" if more else ""), field=field)
+
+
+def _said(error: ErrorDetails) -> str:
+    # This message alone quotes what was sent, which may be anything, a person's words included.
+    return "its type is not known" if error["type"] == "union_tag_invalid" else error["msg"]

@@ -41,13 +41,13 @@ JOINT = "\n\n"
 class Sent(BaseModel):
     """Base of what clients send: strict, unknown fields are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
 class Passed(BaseModel):
     """Base of what services pass on: unknown fields of a newer version are ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
 
 
 # --- parts ----------------------------------------------------------------------------

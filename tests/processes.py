@@ -32,7 +32,8 @@ class Services:
     ) -> None:
         self._stack = stack
         self._logs = logs
-        self._env = {
+        #: Variables of all services.
+        self.environment = {
             "SKELGRAPH_NATS_URL": runtime.server.url,
             "SKELGRAPH_PARTITIONS": str(PARTITIONS),
             "SKELGRAPH_ACK_WAIT_S": str(ACK_WAIT_S),
@@ -56,7 +57,7 @@ class Services:
         spec = ProcessSpec(
             name=service,
             argv=(sys.executable, "-m", f"services.{service}", *argv),
-            env={**self._env, **self._named(settings), "SKELGRAPH_HEALTH_PORT": str(port)},
+            env={**self.environment, **self._named(settings), "SKELGRAPH_HEALTH_PORT": str(port)},
             port=port,
             ready_path="/readyz",
         )

@@ -56,11 +56,12 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Work that is to be handed to a pool, after `delay_s`."""
+    """Work for a pool, after `delay_s`; `escalated` if its last attempt was in another one."""
 
     work: DecodeNode
     band: Band
     delay_s: float = 0.0
+    escalated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +216,9 @@ class Graph:
         # By what never changes, so that two owners cannot queue the same attempt in two bands.
         urgent = attempt > 1 or bool(work.node.needs) or node == DIRECT_NODE
         band = Band.URGENT if urgent else Band.NORMAL
-        return Release(work, band, self.policy.delay_s(attempt - 1))
+        last = self._last_failure(node)
+        escalated = last is not None and last.pool is not work.pool
+        return Release(work, band, self.policy.delay_s(attempt - 1), escalated)
 
     def releases(self) -> list[Release]:
         """Return the work that has become due since the last call."""

@@ -54,7 +54,7 @@ class Ledger:
             await asyncio.sleep(release.delay_s)
         subject = Subjects.node(work.pool, release.band, work.request, work.node.id, work.attempt)
         await self._until_taken(subject, encode(work), headers)
-        metrics.NODES_RELEASED.labels(work.pool, "retry" if work.attempt > 1 else "first").inc()
+        metrics.NODES_RELEASED.labels(work.pool, _kind(release)).inc()
         log.info(
             "node_released",
             request=work.request,
@@ -166,6 +166,12 @@ class Ledger:
                 await asyncio.sleep(FULL_PAUSE_S)
             else:
                 return
+
+
+def _kind(release: Release) -> str:
+    if release.escalated:
+        return "escalation"
+    return "retry" if release.work.attempt > 1 else "first"
 
 
 def _without_texts(work: DecodeNode) -> DecodeNode:

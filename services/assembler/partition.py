@@ -32,7 +32,7 @@ from services.assembler.answer import end_of, failure
 from services.assembler.graph import Graph, Release, RetryPolicy
 from services.assembler.ledger import Ledger
 from services.assembler.releases import Releases
-from services.assembler.spans import tell
+from services.assembler.report import report_end
 from services.runtime import metrics, tracing
 from services.runtime.clock import ServerClock
 from services.runtime.pull import ConsumerPull, Delivery
@@ -224,7 +224,7 @@ class Partition:
             new = open_request.graph.fold(fact, delivery.stored_at)
             self._releases.saw(fact)
             if new and isinstance(fact, AnswerAssembled | SkeletonDrafted | RequestFailed):
-                _report_end(fact, delivery, open_request.graph)
+                report_end(fact, delivery, open_request.graph)
             self._clock.saw(delivery.stored_at)
             open_request.headers = delivery.trace or open_request.headers
             before = set(open_request.effects)
@@ -241,7 +241,7 @@ class Partition:
         known = self._open.get(fact.request)
         if known is None and isinstance(fact, AnswerAssembled | SkeletonDrafted | RequestFailed):
             self._remember(fact.request)  # ended before it was accepted, or before our time
-            _report_end(fact, delivery, None)
+            report_end(fact, delivery, None)
             return None
         if known is None:
             known = self._open[fact.request] = OpenRequest(Graph(fact.request, self._policy))
@@ -387,26 +387,3 @@ async def _all_stored(effects: set[asyncio.Task[None]], open_request: OpenReques
     if not open_request.graph.ended:
         for effect in effects:
             effect.result()
-
-
-def _report_end(end: End, delivery: Delivery, graph: Graph | None) -> None:
-    tell(end, delivery.stored_at, delivery.headers, graph)
-    match end:
-        case AnswerAssembled():
-            metrics.REQUESTS_ENDED.labels("answered").inc()
-            metrics.ANSWER_S.labels(end.mode).observe(end.timings.wall_ms / 1000)
-            metrics.OVERHEAD_S.observe(max(0.0, end.timings.overhead_ms) / 1000)
-            log.info(
-                "request_answered",
-                request=end.request,
-                mode=end.mode,
-                nodes=len(end.nodes),
-                wall_ms=round(end.timings.wall_ms),
-                overhead_ms=round(end.timings.overhead_ms, 1),
-            )
-        case SkeletonDrafted():
-            metrics.REQUESTS_ENDED.labels("skeleton").inc()
-            log.info("skeleton_drafted", request=end.request, nodes=len(end.nodes))
-        case RequestFailed():
-            metrics.REQUESTS_ENDED.labels(end.error.code).inc()
-            log.warning("request_failed", request=end.request, code=end.error.code)

@@ -61,6 +61,16 @@ def timings(graph: Graph, nodes: tuple[int, ...], now: float) -> Timings:
     )
 
 
+def first_token_s(graph: Graph, nodes: tuple[int, ...]) -> float | None:
+    """Return the time from the request to the first token of its answer, in the answer's order."""
+    first = graph.decoded.get(nodes[0]) if nodes else None
+    if first is None or graph.accepted is None:
+        return None
+    after_ms = first.decode_ms - first.first_token_ms
+    decoded_at = graph.stored_at["decoded", first.node, 0]
+    return max(0.0, decoded_at - after_ms / 1000 - graph.accepted.submitted_at)
+
+
 def _waited_for(graph: Graph, node: int) -> int | None:
     """Return the needed node that was done last, unless the node's own line came later."""
     spec = graph.spec(node)

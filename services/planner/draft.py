@@ -19,6 +19,7 @@ from proto.messages import (
 )
 from services.planner.gate import Ending, decide, without_needs
 from services.planner.parser import PlanItem, Planned, Shape, ShapeKind
+from services.runtime import logs
 from services.runtime.facts import EventLog
 
 log = structlog.get_logger()
@@ -131,6 +132,7 @@ class Draft:
         self.lines.append(item.line)
         name = f"planned {planned.request}/{node.id}"
         self._storing = asyncio.create_task(self._store(planned, self._storing), name=name)
+        logs.texts("node_line", line=item.line)
         log.info("node_planned", node=node.id, needs=node.needs, difficulty=node.difficulty)
 
     async def _store(self, planned: NodePlanned, before: asyncio.Task[None] | None) -> None:

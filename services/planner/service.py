@@ -74,6 +74,7 @@ class Planner:
         """Take a request up, plan it, and store that its plan is complete."""
         delivery = job.delivery
         request, headers = request_of(delivery.subject), delivery.trace
+        metrics.REQUEST_QUEUED_S.observe(max(0.0, job.received_at - delivery.stored_at))
         with (
             structlog.contextvars.bound_contextvars(request=request),
             tracing.handling("plan", job, request),
@@ -166,6 +167,7 @@ class Planner:
         await self._events.append(plan, headers=draft.headers)
         tracing.current().note(mode=plan.mode, reason=plan.reason, nodes=len(plan.nodes))
         metrics.PLAN_S.labels(plan.mode).observe(plan.plan_ms / 1000)
+        metrics.PLANS.labels(plan.mode, plan.reason).inc()
         metrics.PLANNED_NODES.labels(plan.mode).observe(len(plan.nodes))
         metrics.count_tokens(
             "planner",

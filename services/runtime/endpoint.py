@@ -264,6 +264,7 @@ class Endpoint:
         self._ejected_until = self._ejected_at + out_s
         self.pace = Pace()
         metrics.EJECTIONS.labels(reason).inc()
+        self._tell_health(0)
         error = failure.code if failure else None
         log.warning(
             "endpoint_ejected", endpoint=self.url, reason=reason, error=error, ejected_s=out_s
@@ -271,8 +272,13 @@ class Endpoint:
 
     def _restore(self) -> None:
         self._state = "in"
+        self._tell_health(1)
         log.info("endpoint_restored", endpoint=self.url)
         self.roomier()
+
+    def _tell_health(self, healthy: int) -> None:
+        if not self.gone:
+            metrics.ENDPOINT_HEALTHY.labels(self.url).set(healthy)
 
 
 def _nothing() -> None:

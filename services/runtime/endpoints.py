@@ -255,6 +255,7 @@ class EnginePool:
         endpoint = Endpoint(self._client(url), self.policy, self._clock)
         endpoint.roomier = self._turns.call
         metrics.ENDPOINT_IN_FLIGHT.labels(url).set(0)
+        metrics.ENDPOINT_HEALTHY.labels(url).set(1)
         if self._directory.has_names:
             log.info("endpoint_joined", endpoint=url)
         return endpoint
@@ -263,6 +264,7 @@ class EnginePool:
         log.info("endpoint_left", endpoint=endpoint.url, in_flight=endpoint.in_flight)
         endpoint.gone = True
         metrics.ENDPOINT_IN_FLIGHT.remove(endpoint.url)
+        metrics.ENDPOINT_HEALTHY.remove(endpoint.url)
         if endpoint.in_flight:
             self._leaving.add(endpoint)
         else:

@@ -22,7 +22,7 @@ from proto.errors import (
     EngineTimedOut,
     PromptTooLong,
 )
-from services.runtime import call_span, events
+from services.runtime import call_span, events, logs
 from services.runtime.calls import (
     ChatCall,
     ChatMessage,
@@ -121,6 +121,7 @@ class ChatStream:
         if self._watcher:
             self._watcher.started(self.started_at)
         self._span = call_span.begin()
+        logs.texts("engine_asked", endpoint=self.endpoint, messages=self._call.messages)
         try:
             await self._begin()
         except BaseException:
@@ -221,6 +222,7 @@ class ChatStream:
 
     def _explain(self, fault: Exception) -> EngineError:
         prompt = [message.content for message in self._call.messages]
+        prompt.append(self._client.wire.api_key or "")
         if isinstance(fault, Refused) and fault.status == httpx2.codes.NOT_FOUND:
             self._client.forget()  # the route, or the model, is not what it was
         return explain(fault, begun=self._events is not None, prompt=prompt)

@@ -29,8 +29,8 @@ from services.runtime.dialects import DIALECTS
 from services.runtime.events import InBand, NotAnEvent
 
 MAX_DETAIL_CHARS: Final = 240
-#: This many characters in a row of the prompt make a message a quotation.
-QUOTATION_CHARS: Final = 16
+#: This many letters and digits in a row of what was sent make a message a quotation.
+QUOTATION_CHARS: Final = 12
 
 # Of all families: what stands between us and an engine may speak for another one.
 _TOO_LONG = re.compile("|".join(one.too_long for one in DIALECTS.values()), re.IGNORECASE)
@@ -77,7 +77,7 @@ def explain(error: Exception, *, begun: bool, prompt: Iterable[str]) -> EngineEr
     Args:
         error: what was raised.
         begun: whether the stream had begun.
-        prompt: the texts that were sent; a detail that quotes them is withheld.
+        prompt: the texts, and the key, that were sent; a detail that quotes them is withheld.
     """
     if isinstance(error, Refused):
         return _of_refusal(error, prompt)
@@ -167,10 +167,16 @@ def _one_line(text: str) -> str:
 
 
 def _quotes(message: str, text: str) -> bool:
+    """Whether a part of `text` stands in `message`, in whatever case, escapes and punctuation."""
+    message, text = _bare(message), _bare(text)
     size = min(QUOTATION_CHARS, len(text))
     if size < QUOTATION_CHARS // 2:
         return False
     return any(message[at : at + size] in text for at in range(len(message) - size + 1))
+
+
+def _bare(text: str) -> str:
+    return "".join(filter(str.isalnum, text)).casefold()
 
 
 def _seconds(retry_after: str) -> float | None:

@@ -63,7 +63,7 @@ class Wire:
     def __init__(self, url: str, *, api_key: str | None, connect_s: float) -> None:
         set_async_client_factory(_client_of_this_call)
         self._url = url
-        self._api_key = api_key
+        self.api_key = api_key
         self._connect_s = connect_s
         # Loading the certificate authorities takes 10 ms and more: only where they are used.
         self._transport = httpx2.AsyncHTTPTransport(
@@ -73,12 +73,12 @@ class Wire:
 
     def hub(self, headers: Mapping[str, str]) -> AsyncInferenceClient:
         """Return a client for one stream; call it inside `lent`, and close it."""
-        key = self._api_key or NO_KEY
+        key = self.api_key or NO_KEY
         return AsyncInferenceClient(base_url=self._url, api_key=key, headers=dict(headers))
 
     def http(self) -> httpx2.AsyncClient:
         """Return a client for other routes than chat completions."""
-        key = {"authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+        key = {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
         return httpx2.AsyncClient(
             transport=_Borrowed(self._transport, self._connect_s),
             trust_env=False,
@@ -115,7 +115,7 @@ class Wire:
         await self._transport.aclose()
 
     async def _sign(self, request: httpx2.Request) -> None:
-        if self._api_key is None:
+        if self.api_key is None:
             request.headers.pop("authorization", None)
 
 

@@ -132,7 +132,9 @@ def run(name: str, settings: ServiceSettings, serve: Callable[[Process], Awaitab
         settings: its settings.
         serve: does the work; returns when `process.stopping` is set and work is drained.
     """
-    logs.configure(settings.log_level, settings.log_format, service=name)
+    logs.configure(
+        settings.log_level, settings.log_format, with_texts=settings.log_texts, service=name
+    )
     try:
         tracing.start(name, replica_of(name))
     except ValueError as error:

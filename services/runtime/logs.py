@@ -1,4 +1,7 @@
-"""Structured logs: one line a transition, readable at a terminal, JSON for a collector."""
+"""Structured logs: one line a transition, readable at a terminal, JSON for a collector.
+
+No line holds a prompt, a text, a plan's words or a key, unless texts are asked for: see `texts`.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,29 @@ _LEVELS: Final = {
 }
 
 
-def configure(level: str = "info", style: str = "auto", **bound: str) -> None:
+_log = structlog.get_logger()
+_wants_texts = False
+
+
+def texts(event: str, **fields: object) -> None:
+    """Log prompts and texts, at level debug, if this process was told to; else do nothing."""
+    if _wants_texts:
+        _log.debug(event, **fields)
+
+
+def configure(
+    level: str = "info", style: str = "auto", *, with_texts: bool = False, **bound: str
+) -> None:
     """Set up logging of this process to stderr.
 
     Args:
         level: least severe line to log.
         style: `console`, `json`, or `auto` (console if stderr is a terminal).
+        with_texts: log prompts and texts too, at level debug.
         bound: fields that stand in every line, such as the service's name.
     """
+    global _wants_texts
+    _wants_texts = with_texts
     for_eyes = style == "console" or (style == "auto" and sys.stderr.isatty())
     structlog.configure(
         processors=_processors(for_eyes=for_eyes),

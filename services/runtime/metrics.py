@@ -11,20 +11,36 @@ from typing import Final
 from prometheus_client import Counter, Gauge, Histogram
 
 _DECODING_S: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
-_QUEUE_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5, 20, 60)
+#: From what two services on one machine take to what makes people leave.
+_QUEUE_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 60)
 
 REQUESTS_ENDED: Final = Counter(
-    "skelgraph_requests_ended_total", "Requests by how they ended", ["end"]
+    "skelgraph_requests_ended_total",
+    "Requests by end: `answered`, `skeleton`, or the code of the error",
+    ["end"],
 )
 REQUESTS_REFUSED: Final = Counter(
-    "skelgraph_requests_refused_total", "Requests that were not taken up, by error code", ["code"]
+    "skelgraph_requests_refused_total",
+    "Requests that a planner did not take up: `busy`, or not valid",
+    ["code"],
 )
 ANSWER_S: Final = Histogram(
     "skelgraph_answer_seconds", "From stored request to answer", ["mode"], buckets=_DECODING_S
 )
+FIRST_ORDERED_S: Final = Histogram(
+    "skelgraph_first_ordered_token_seconds",
+    "From stored request to the first token of the answer's first node",
+    ["mode"],
+    buckets=_DECODING_S,
+)
 OVERHEAD_S: Final = Histogram(
     "skelgraph_overhead_seconds",
-    "Wall time not spent in engines or waiting for a slot",
+    "Wall time that neither engines nor waiting for a slot explain",
+    buckets=_QUEUE_S,
+)
+REQUEST_QUEUED_S: Final = Histogram(
+    "skelgraph_request_queued_seconds",
+    "From stored request to a planner that takes it",
     buckets=_QUEUE_S,
 )
 PLAN_S: Final = Histogram(
@@ -35,6 +51,12 @@ PLANNED_NODES: Final = Histogram(
     "Nodes a plan",
     ["mode"],
     buckets=(1, 2, 3, 4, 5, 6, 8, 12, 16, 32, 64),
+)
+PLANS: Final = Counter(
+    "skelgraph_plans_total",
+    "Plans by mode and reason: `forced`, `gate`, `planned`, `few_nodes`, `chain`; direct because "
+    "the planning failed: `unparsable`, `cut_off`, `no_planner`",
+    ["mode", "reason"],
 )
 NODE_QUEUED_S: Final = Histogram(
     "skelgraph_node_queued_seconds", "From release to engine call", ["pool"], buckets=_QUEUE_S
@@ -53,14 +75,17 @@ NODE_DECODE_S: Final = Histogram(
 )
 TOKENS: Final = Counter(
     "skelgraph_tokens_total",
-    "Tokens by pool and kind (prompt, cached, generated)",
+    "Tokens by pool (or `planner`) and kind: `prompt`, `cached` (those of them that were in a "
+    "prefix cache), `generated`",
     ["pool", "kind"],
 )
 NODE_FAILURES: Final = Counter(
     "skelgraph_node_failures_total", "Failed attempts by pool and error code", ["pool", "code"]
 )
 NODES_RELEASED: Final = Counter(
-    "skelgraph_nodes_released_total", "Nodes handed to a pool", ["pool", "kind"]
+    "skelgraph_nodes_released_total",
+    "Nodes handed to a pool: `first`, `retry`, or `escalation` to the large pool",
+    ["pool", "kind"],
 )
 NODES_HELD: Final = Gauge(
     "skelgraph_nodes_held", "Ready nodes that this process holds back for want of slots", ["pool"]
@@ -71,16 +96,26 @@ POOL_SLACK: Final = Gauge(
     ["pool"],
 )
 DEAD_LETTERS: Final = Counter("skelgraph_dead_letters_total", "Nodes that failed for good")
+FALLBACKS: Final = Counter(
+    "skelgraph_fallbacks_total", "Direct answers that stand in for one of which a node died"
+)
 IN_FLIGHT: Final = Gauge(
-    "skelgraph_in_flight", "Requests or nodes that this process holds", ["kind"]
+    "skelgraph_in_flight",
+    "What this process holds: `node`, `request` (being planned), `open_request_<partition>`",
+    ["kind"],
 )
 SLOTS: Final = Gauge("skelgraph_slots", "Work that this process takes at once", ["kind"])
 ENDPOINT_IN_FLIGHT: Final = Gauge(
     "skelgraph_endpoint_in_flight", "Streams that this process has open at an engine", ["endpoint"]
 )
+ENDPOINT_HEALTHY: Final = Gauge(
+    "skelgraph_endpoint_healthy",
+    "Whether this process sends an engine streams (1), or leaves it out (0)",
+    ["endpoint"],
+)
 EJECTIONS: Final = Counter(
     "skelgraph_endpoint_ejections_total",
-    "Engines left out for a time, by reason (unavailable, failures, silent, slow)",
+    "Engines left out for a time: `unavailable`, `failures`, `silent`, `slow`",
     ["reason"],
 )
 REFUSALS: Final = Counter(

@@ -67,6 +67,10 @@ class ServiceSettings(BaseSettings):
         "auto", description="console: for eyes; json: for a collector; auto: by the terminal"
     )
 
+    log_texts: bool = Field(
+        False, description="log prompts and texts too, at level debug; they are personal"
+    )
+
     @field_validator("nats_creds", "nats_ca")
     @classmethod
     def _readable(cls, path: str | None) -> str | None:

@@ -31,7 +31,7 @@ from proto.messages import (
     TokensDecoded,
 )
 from proto.names import Subjects, work_of
-from services.runtime import metrics, tracing
+from services.runtime import logs, metrics, tracing
 from services.runtime.calls import Engines, EngineStream
 from services.runtime.clock import ServerClock
 from services.runtime.connection import Connection
@@ -177,6 +177,7 @@ class Worker:
         )
 
     async def _done(self, work: DecodeNode, decoded: NodeDecoded, headers: dict[str, str]) -> None:
+        logs.texts("node_text", text=decoded.text)
         first = await self._events.append(decoded, headers=headers)
         pool, usage = decoded.pool, decoded.usage
         metrics.NODE_QUEUED_S.labels(pool).observe(decoded.queued_ms / 1000)

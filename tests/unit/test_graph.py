@@ -167,11 +167,15 @@ def test_a_failed_node_is_tried_again_elsewhere_at_once_then_with_growing_pauses
 
 def test_a_node_that_keeps_failing_in_the_small_pool_goes_to_the_large_one() -> None:
     graph = folded(accepted(), planned(1, (), "easy"))
-    pools = [only(graph).work.pool]
+    releases = [only(graph)]
     for attempt in (1, 2):
         graph.fold(failed(1, attempt, pool=Pool.SMALL), 5.0)
-        pools.append(only(graph).work.pool)
-    assert pools == [Pool.SMALL, Pool.SMALL, Pool.LARGE]
+        releases.append(only(graph))
+    graph.fold(failed(1, 3, pool=Pool.LARGE), 5.0)
+    releases.append(only(graph))
+    pools = [release.work.pool for release in releases]
+    assert pools == [Pool.SMALL, Pool.SMALL, Pool.LARGE, Pool.LARGE]
+    assert [release.escalated for release in releases] == [False, False, True, False]
 
 
 @pytest.mark.parametrize("retryable", [True, False])

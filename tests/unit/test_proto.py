@@ -34,6 +34,7 @@ from proto.messages import (
     ErrorInfo,
     Fact,
     NodeDecoded,
+    NodeText,
     Preview,
     RequestAccepted,
     Sent,
@@ -468,3 +469,16 @@ def test_every_fact_names_its_request() -> None:
     schema = FACT.json_schema()
     for name in schema["discriminator"]["mapping"]:
         assert "request" in schema["$defs"][name]["required"]
+
+
+def test_what_cannot_be_read_is_not_quoted() -> None:
+    for data in (
+        b'{"type": "SECRETWORD"}',
+        b'{"type": "NodeDecoded", "request": {"SECRETWORD": 1}}',
+    ):
+        with pytest.raises(MalformedMessage) as caught:
+            decode_fact(data)
+        assert "SECRETWORD" not in caught.value.message
+    with pytest.raises(ValidationError) as invalid:
+        NodeText(id=1, summary=[], text="SECRETWORD")  # type: ignore[arg-type]
+    assert "SECRETWORD" not in str(invalid.value)

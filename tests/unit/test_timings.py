@@ -7,7 +7,7 @@ import pytest
 from proto.messages import Fact
 from proto.names import DIRECT_NODE
 from services.assembler.graph import Graph
-from services.assembler.timings import critical_path, timings
+from services.assembler.timings import critical_path, first_token_s, timings
 from tests.facts import REQUEST, accepted, decoded, plan, planned
 
 
@@ -79,3 +79,17 @@ def test_wall_time_is_engine_time_plus_slot_waits_plus_overhead() -> None:
     assert found.critical_slot_wait_ms == pytest.approx(500)
     assert found.overhead_ms == pytest.approx(150)
     assert found.sequential_ms == pytest.approx(500 + 1500)
+
+
+def test_the_answer_begins_with_the_first_token_of_its_first_node() -> None:
+    graph = told(
+        (0.0, accepted()),
+        (0.1, planned(1)),
+        (0.2, planned(2)),
+        (0.3, plan([1, 2])),
+        (0.9, decoded(2, decode_ms=500)),
+        (2.0, decoded(1, decode_ms=1500)),
+    )
+    assert first_token_s(graph, (1, 2)) == pytest.approx(2.0 - 1.5 + 0.01)
+    assert first_token_s(graph, ()) is None
+    assert first_token_s(Graph(REQUEST), (1,)) is None
