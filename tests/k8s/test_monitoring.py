@@ -131,6 +131,7 @@ def test_every_alert_has_an_entry_of_its_name() -> None:
     assert entries == set(alerts())
 
 
+@pytest.mark.timeout(240)
 def test_each_alert_fires_when_it_should_and_only_then(tmp_path: Path) -> None:
     promtool = shutil.which("promtool")
     if promtool is None:
