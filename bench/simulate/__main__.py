@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     add("--endpoints", type=int, nargs=2, default=(4, 4), metavar=("LARGE", "SMALL"))
     add("--slots", type=int, default=8, help="nodes an endpoint decodes at once")
     add("--seeds", type=int, default=3)
-    add("--requests", type=int, default=300, help="of each run")
+    add("--requests", type=int, default=200, help="of each run")
     add("--loads", type=float, nargs="+", help="instead of the scenarios: Poisson at these loads")
     add("--policies", nargs="+", help="only those whose names contain one of these")
     add("--real", action="store_true", help="beside it the real services, on simulated engines")

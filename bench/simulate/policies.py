@@ -137,8 +137,15 @@ DIRECT: Final = Policy(name="direct, first come", plans=False, bands=False)
 EAGER: Final = Policy(name="eager fan-out, one queue", bands=False)
 
 _HELD: Final = Policy(name="held", hold=1.0, order=due)
+#: What the services do (ADR 0025).
+OURS: Final = Policy(
+    name="ours: held to 1.25, fair, due, direct when full",
+    hold=1.25,
+    order=fair_due,
+    gate=direct_when_full,
+)
 
-#: What is compared by default, the baselines first.
+#: What is compared by default, the baselines first; ours and what it is with one thing changed.
 POLICIES: Final[tuple[Policy, ...]] = (
     DIRECT,
     EAGER,
@@ -147,16 +154,11 @@ POLICIES: Final[tuple[Policy, ...]] = (
     replace(_HELD, name="held, one each (width by slack)", order=one_each),
     replace(_HELD, name="held, longest path", order=longest_path),
     replace(_HELD, name="held, near the end", order=least_left),
-    replace(_HELD, name="held, due"),
-    replace(_HELD, name="held, fair, due", order=fair_due),
-    replace(_HELD, name="held to 1.25 a slot, fair, due", order=fair_due, hold=1.25),
-    replace(_HELD, name="held, fair, due, direct when full", order=fair_due, gate=direct_when_full),
-    replace(
-        _HELD,
-        name="held, fair, due, direct when large full",
-        order=fair_due,
-        gate=direct_when_large_full,
-    ),
-    replace(_HELD, name="held, fair, due, easy nodes spill over", order=fair_due, spills=True),
-    replace(_HELD, name="held, fair, due, fair planning", order=fair_due, fair_planning=True),
+    OURS,
+    replace(OURS, name="ours, held to 1.0", hold=1.0),
+    replace(OURS, name="ours, not fair", order=due),
+    replace(OURS, name="ours, planned also when full", gate=plans_always),
+    replace(OURS, name="ours, direct when large full", gate=direct_when_large_full),
+    replace(OURS, name="ours, easy nodes spill over", spills=True),
+    replace(OURS, name="ours, fair planning", fair_planning=True),
 )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.evaluate.replay import Length, Part, Replay, as_lines, question_of, replies
+from bench.simulate import policies
 from bench.simulate.figures import Answered
 from bench.simulate.work import END_TOKENS, WORD_TOKENS, Arrival, PlannedNode, Question
 from bench.simulate.world import Deployment
@@ -52,9 +53,9 @@ class Way:
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
-DIRECT: Final = Way("direct, first come", {"mode": "direct"}, {"NODES_A_SLOT": "0"})
+DIRECT: Final = Way(policies.DIRECT.name, {"mode": "direct"}, {"NODES_A_SLOT": "0"})
 EAGER: Final = Way("eager, two bands", {"mode": "auto"}, {"NODES_A_SLOT": "0"})
-OURS: Final = Way("held to 1.25 a slot, fair, due", {"mode": "auto"})
+OURS: Final = Way(policies.OURS.name, {"mode": "auto"})
 WAYS: Final = (DIRECT, EAGER, OURS)
 
 

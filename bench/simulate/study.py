@@ -41,7 +41,7 @@ class Scenario:
     kind: Arrivals = "poisson"
     tenants: Sequence[tuple[str, float]] = (("", 1.0),)
     adaptive: bool = True
-    count: int = 300
+    count: int = 200
 
     @property
     def title(self) -> str:
@@ -55,9 +55,8 @@ class Scenario:
 SCENARIOS: Final = (
     Scenario(load=0.8),
     Scenario(load=0.8, adaptive=False),
-    Scenario(load=1.8),
     Scenario(load=1.2, kind="bursty"),
-    Scenario(load=1.6, tenants=FLOOD),
+    Scenario(load=1.8, tenants=FLOOD),
 )
 
 

@@ -222,7 +222,8 @@ class Partition:
         async with open_request.lock:
             await self._recover(open_request, delivery, fact)
             new = open_request.graph.fold(fact, delivery.stored_at)
-            self._releases.saw(fact)
+            if new:  # a result told twice must not end the attempt after it
+                self._releases.saw(fact)
             if new and isinstance(fact, AnswerAssembled | SkeletonDrafted | RequestFailed):
                 report_end(fact, delivery, open_request.graph)
             self._clock.saw(delivery.stored_at)

@@ -16,6 +16,9 @@ from services.runtime.pool_load import LoadBoard, PoolLoad
 
 #: What is held for less is not worth telling.
 _LEAST_HELD_MS: Final = 1.0
+#: A process that takes requests over at its start listens for so long before it takes the slots
+#: for unknown: what was held would all be handed over at every restart.
+LISTEN_FIRST_S: Final = 1.5
 
 
 class Releases:
@@ -34,6 +37,8 @@ class Releases:
         #: Called when there is something new to say.
         self.changed: Callable[[], None] = lambda: None
         self._said: list[LoadAnnounced] = []
+        self._started_s = _now_s()
+        self._listening: asyncio.TimerHandle | None = None
 
     def saw(self, fact: Fact) -> None:
         """Note what a fact says of nodes and of workers, once it is folded."""
@@ -54,6 +59,10 @@ class Releases:
 
     def found(self, graph: Graph) -> None:
         """Note the nodes of a request that an earlier owner has released."""
+        heard_at_s = self._started_s + LISTEN_FIRST_S
+        if self._listening is None and _now_s() < heard_at_s:
+            loop = asyncio.get_running_loop()
+            self._listening = loop.call_at(heard_at_s, self.hand_over)
         for node in graph.under_way():
             self._schedule.released(graph, node, graph.pool(node))
 
@@ -90,7 +99,9 @@ class Releases:
         return [self._schedule.load(pool, self._source) for pool in Pool]
 
     def _others(self, pool: Pool) -> PoolLoad:
-        return self._board.load(pool, _now_s(), without=self._source)
+        load = self._board.load(pool, _now_s(), without=self._source)
+        listening = self._listening and _now_s() < self._listening.when()
+        return replace(load, slots=0) if load.slots is None and listening else load
 
     def _start(self, held: Held) -> None:
         release = held.graph.release(held.node)
