@@ -152,6 +152,12 @@ class Question(Sent):
     on_failure: Literal["direct", "fail"] = Field(
         "direct", description="when a node fails for good: answer directly, or fail"
     )
+    polish: bool = Field(
+        False,
+        description="the small pool's model fits the beginning of each part to the end of the"
+        " part before it, once both are decoded",
+        exclude_if=lambda value: not value,  # services of an older version do not know it
+    )
     planner_pool: PlannerPool | None = Field(
         None,
         description="whose model writes the plan: large; small; or draft, which the small pool"
@@ -340,6 +346,11 @@ class PlanCompleted(Passed):
         None, description="whose model wrote it; draft: an amendment came in time"
     )
     calls: tuple[PlanCall, ...] = Field((), description="each call to an engine, in order")
+    polish: bool = Field(
+        False,
+        description="the beginnings of all parts but the first may still change once they are"
+        " decoded; the answer has them as they stay",
+    )
 
     @property
     def why(self) -> str:
@@ -398,6 +409,21 @@ class NodeReport(Passed):
     end: int
 
 
+class JointReport(Passed):
+    """What became of the beginning of a node that was to be fitted to the text before it."""
+
+    node: NodeId = Field(description="the node that begins there")
+    outcome: Literal["polished", "kept", "failed", "late"] = Field(
+        description="kept: the reply was of no use, or changed nothing; late: it did not come"
+        " in time"
+    )
+    pool: Pool = Pool.SMALL
+    model: str = ""
+    endpoint: str = ""
+    decode_ms: float = 0
+    usage: Usage = Usage()
+
+
 class Timings(Passed):
     """Where the time of a request went.
 
@@ -412,6 +438,7 @@ class Timings(Passed):
     critical_slot_wait_ms: float = Field(description="time on it in which all slots were taken")
     overhead_ms: float = Field(description="the rest: queue, services, network")
     sequential_ms: float = Field(description="plan and all nodes, one after another")
+    polish_ms: float = Field(0, description="engine time of the last joint, part of the critical")
 
 
 class AnswerAssembled(Passed):
@@ -423,9 +450,10 @@ class AnswerAssembled(Passed):
     text: str
     nodes: tuple[NodeReport, ...]
     plan: PlanCompleted
-    usage: Usage = Field(description="plan and all nodes together")
+    usage: Usage = Field(description="plan, all nodes and joints together")
     timings: Timings
     fallback: bool = Field(False, description="a node failed for good, this is the direct answer")
+    joints: tuple[JointReport, ...] = Field((), description="what was polished, in plan order")
 
 
 class SkeletonDrafted(Passed):

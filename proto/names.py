@@ -26,6 +26,8 @@ SERVICE_NAME: Final = "skelgraph"
 
 #: Node id of the one node that answers the whole question (modes `direct`, fallback).
 DIRECT_NODE: Final = 0
+#: Node ids from here on are joints: work on the beginning of the node with that much less.
+JOINTS: Final = 500
 
 
 class Pool(StrEnum):
@@ -155,6 +157,16 @@ def requeued_id(request: str) -> str:
     """Return the id under which the dead letters of `request` are requeued: always the same."""
     digest = hashlib.sha256(f"requeue {request}".encode()).hexdigest()[:16]
     return in_tenant(tenant_of(request), digest)
+
+
+def joint_before(node: int) -> int:
+    """Return the id of the work that fits `node` to the text before it."""
+    return JOINTS + node
+
+
+def is_joint(node: int) -> bool:
+    """Return whether `node` is such work, and no node of a plan."""
+    return node >= JOINTS
 
 
 def partition_of(request: str, partitions: int) -> int:
@@ -358,6 +370,7 @@ __all__ = [
     "COMMAND_QUEUE",
     "DIRECT_NODE",
     "DROP_LETTER",
+    "JOINTS",
     "LIST_LETTERS",
     "PIN_GROUP",
     "PLANNER_CONSUMER",
@@ -379,6 +392,8 @@ __all__ = [
     "check_request_id",
     "check_tenant",
     "in_tenant",
+    "is_joint",
+    "joint_before",
     "new_request_id",
     "node_consumer",
     "node_consumer_filter",

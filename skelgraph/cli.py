@@ -118,6 +118,12 @@ def ask(
             show_default="as the planner is set",
         ),
     ] = None,
+    polish: Annotated[
+        bool,
+        typer.Option(
+            "--polish", help="The small model fits each part's beginning to the text before it."
+        ),
+    ] = False,
     max_nodes: Annotated[
         int, typer.Option(help="Most parts of a skeleton.", rich_help_panel=_LIMITS)
     ] = 12,
@@ -177,6 +183,7 @@ def ask(
             mode=mode,
             adaptive=adaptive,
             planner_pool=planner_pool,
+            polish=polish,
             max_nodes=max_nodes,
             sampling={
                 "max_tokens": max_tokens,

@@ -46,7 +46,11 @@ def planned(
 
 
 def plan(
-    nodes: Sequence[int], mode: ResolvedMode = "sgd", request: str = REQUEST, plan_ms: float = 500.0
+    nodes: Sequence[int],
+    mode: ResolvedMode = "sgd",
+    request: str = REQUEST,
+    plan_ms: float = 500.0,
+    polish: bool = False,
 ) -> PlanCompleted:
     return PlanCompleted(
         request=request,
@@ -55,6 +59,7 @@ def plan(
         nodes=tuple(nodes),
         plan_ms=plan_ms,
         usage=Usage(prompt_tokens=50, generated_tokens=20),
+        polish=polish,
     )
 
 

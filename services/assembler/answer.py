@@ -8,6 +8,7 @@ from proto.messages import (
     AnswerAssembled,
     End,
     ErrorInfo,
+    JointReport,
     NodeReport,
     PlanCompleted,
     RequestFailed,
@@ -16,6 +17,7 @@ from proto.messages import (
 )
 from proto.names import DIRECT_NODE
 from services.assembler.graph import Graph
+from services.assembler.joints import head
 from services.assembler.timings import timings
 
 
@@ -26,7 +28,7 @@ def end_of(graph: Graph, now: float) -> End | None:
     if graph.accepted.submitted.dry_run:
         return _skeleton(graph)
     if graph.is_complete:
-        return _answer(graph, now)
+        return answer(graph, now)
     fatal = graph.fatal
     if fatal is None:
         return None
@@ -53,11 +55,14 @@ def _skeleton(graph: Graph) -> End | None:
     )
 
 
-def _answer(graph: Graph, now: float) -> AnswerAssembled:
+def answer(graph: Graph, now: float) -> AnswerAssembled:
+    """Return the answer of a graph whose nodes are all decoded, with the joints as they are."""
     nodes = graph.answer_nodes or ()
     plan = graph.plan or _no_plan(graph)
     text, reports = _join(graph, nodes)
-    usage = sum((report.usage for report in reports), plan.usage)
+    joints = _joint_reports(graph)
+    usages = [*(report.usage for report in reports), *(joint.usage for joint in joints)]
+    usage = sum(usages, plan.usage)
     return AnswerAssembled(
         request=graph.request,
         mode="direct" if nodes == (DIRECT_NODE,) else plan.mode,
@@ -67,6 +72,7 @@ def _answer(graph: Graph, now: float) -> AnswerAssembled:
         usage=usage,
         timings=timings(graph, nodes, now),
         fallback=graph.falls_back,
+        joints=joints,
     )
 
 
@@ -86,15 +92,40 @@ def _join(graph: Graph, nodes: tuple[int, ...]) -> tuple[str, tuple[NodeReport, 
     parts: list[str] = []
     reports: list[NodeReport] = []
     offset = 0
-    for node in nodes:
-        text = graph.decoded[node].text
-        reports.append(_report(graph, node, offset))
+    for before, node in zip((None, *nodes), nodes, strict=False):
+        text = graph.text_of(node, before)
+        reports.append(_report(graph, node, offset, offset + len(text)))
         parts.append(text)
         offset += len(text) + len(JOINT)
     return JOINT.join(parts), tuple(reports)
 
 
-def _report(graph: Graph, node: int, start: int) -> NodeReport:
+def _joint_reports(graph: Graph) -> tuple[JointReport, ...]:
+    return tuple(_joint_report(graph, *ids) for ids in graph.joints.items())
+
+
+def _joint_report(graph: Graph, joint: int, meet: tuple[int, int]) -> JointReport:
+    before, node = meet
+    reply = graph.decoded.get(joint)
+    if reply is None:
+        tried = graph.failures.get(joint) is not None
+        untouched = head(graph.decoded[node].text) is None
+        return JointReport(
+            node=node, outcome="failed" if tried else "kept" if untouched else "late"
+        )
+    changed = graph.text_of(node, before) != graph.decoded[node].text
+    return JointReport(
+        node=node,
+        outcome="polished" if changed else "kept",
+        pool=reply.pool,
+        model=reply.model,
+        endpoint=reply.endpoint,
+        decode_ms=reply.decode_ms,
+        usage=reply.usage,
+    )
+
+
+def _report(graph: Graph, node: int, start: int, end: int) -> NodeReport:
     decoded, spec = graph.decoded[node], graph.spec(node)
     if spec is None:
         raise ValueError(f"node {node} of {graph.request} is not planned")
@@ -111,5 +142,5 @@ def _report(graph: Graph, node: int, start: int) -> NodeReport:
         decode_ms=decoded.decode_ms,
         usage=decoded.usage,
         start=start,
-        end=start + len(decoded.text),
+        end=end,
     )

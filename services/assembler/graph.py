@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Final
 
 from proto.messages import (
@@ -25,7 +26,8 @@ from proto.messages import (
     ResolvedMode,
     SubmitRequest,
 )
-from proto.names import DIRECT_NODE, Band, Pool
+from proto.names import DIRECT_NODE, Band, Pool, is_joint, joint_before
+from services.assembler.joints import head, joined, tail
 
 #: A fact's place in a request: its kind, and node and attempt where it has them.
 Key = tuple[str, int, int]
@@ -214,7 +216,7 @@ class Graph:
         attempt = self.attempt(node)
         work = self._work(node, attempt)
         # By what never changes, so that two owners cannot queue the same attempt in two bands.
-        urgent = attempt > 1 or bool(work.node.needs) or node == DIRECT_NODE
+        urgent = attempt > 1 or bool(work.node.needs) or node == DIRECT_NODE or is_joint(node)
         band = Band.URGENT if urgent else Band.NORMAL
         last = self._last_failure(node)
         escalated = last is not None and last.pool is not work.pool
@@ -245,7 +247,7 @@ class Graph:
         if self.accepted is None:
             return []
         looked_at = self.failures if only is None else self.failures.keys() & {only}
-        dead = [node for node in looked_at if self.is_dead(node) and node not in self._buried]
+        dead = [node for node in looked_at if self._may_be_buried(node)]
         self._buried.update(dead)
         return [self._death(node) for node in dead]
 
@@ -258,7 +260,8 @@ class Graph:
         if self.plan is None:
             return []
         used = {*self.plan.nodes, DIRECT_NODE}
-        return sorted({node for node, _ in self._released} - used - self.decoded.keys())
+        released = {node for node, _ in self._released if not is_joint(node)}
+        return sorted(released - used - self.decoded.keys())
 
     @property
     def answer_nodes(self) -> tuple[int, ...] | None:
@@ -269,6 +272,30 @@ class Graph:
 
     @property
     def is_complete(self) -> bool:
+        """Whether each node of the answer has its text, and each joint is settled."""
+        return self.is_written and all(self._is_settled(joint) for joint in self.joints)
+
+    @property
+    def is_polishing(self) -> bool:
+        """Whether nothing but joints may be missing: the answer can be had as it is."""
+        return bool(self.joints) and self.is_written
+
+    @property
+    def joints(self) -> dict[int, tuple[int, int]]:
+        """The joints that may be polished, each with the nodes that meet there."""
+        if self.plan is None or not self.plan.polish or self.falls_back:
+            return {}
+        return {joint_before(b): (a, b) for a, b in pairwise(self.plan.nodes)}
+
+    def text_of(self, node: int, before: int | None) -> str:
+        """Return the text of a decoded node as it stands after the node `before`."""
+        text, reply = self.decoded[node].text, self.decoded.get(joint_before(node))
+        if before is None or reply is None or joint_before(node) not in self.joints:
+            return text
+        return joined(self.decoded[before].text, text, reply.text, reply.finish_reason)
+
+    @property
+    def is_written(self) -> bool:
         """Whether each node of the answer has its text."""
         nodes = self.answer_nodes
         return nodes is not None and all(
@@ -309,6 +336,8 @@ class Graph:
         """Return the node's specification, if it is known."""
         if node == DIRECT_NODE:
             return DIRECT_SPEC
+        if is_joint(node):
+            return NodeSpec(id=node, summary="", difficulty="easy")
         planned = self.planned.get(node)
         return planned.node if planned else None
 
@@ -330,7 +359,18 @@ class Graph:
         )
 
     def _counts(self, node: int) -> bool:
-        return self.plan is None or node in self.plan.nodes
+        return not is_joint(node) and (self.plan is None or node in self.plan.nodes)
+
+    def _may_be_buried(self, node: int) -> bool:
+        """Whether `node` has died unseen; a joint that fails is not made up for, nor missed."""
+        return self.is_dead(node) and node not in self._buried and not is_joint(node)
+
+    def _is_settled(self, joint: int) -> bool:
+        """Whether nothing more is to come of a joint: one try, and none where none is of use."""
+        if joint in self.decoded or joint in self.failures:
+            return True
+        after = self.decoded.get(self.joints[joint][1])
+        return after is not None and head(after.text) is None
 
     def _may_finish(self, node: int) -> bool:
         """Whether `node` is running or will run: not done, not dead, nothing above it dead."""
@@ -345,6 +385,7 @@ class Graph:
         candidates, self._candidates = dict.fromkeys(self._candidates), []
         if self.falls_back:
             candidates.setdefault(DIRECT_NODE)
+        candidates.update(dict.fromkeys(self.joints))
         yield from candidates
 
     def _is_new(self, node: int) -> bool:
@@ -355,6 +396,10 @@ class Graph:
             return False
         if node == DIRECT_NODE:
             return self.answer_nodes == (DIRECT_NODE,)
+        if is_joint(node):
+            meet = set(self.joints.get(node, ()))
+            there = meet <= self.decoded.keys() and meet <= self.planned.keys()
+            return bool(meet) and there and not self._is_settled(node)
         if self.falls_back or not self._counts(node) or self._waits_for_the_plan:
             return False
         return self._missing.get(node) == 0
@@ -368,6 +413,8 @@ class Graph:
         spec = self.spec(node)
         if self.accepted is None or spec is None:
             raise ValueError(f"node {node} of {self.request} is not planned yet")
+        if is_joint(node):
+            return self._joint_work(self.accepted, spec)
         last = self._last_failure(node)
         return DecodeNode(
             request=self.request,
@@ -385,10 +432,29 @@ class Graph:
             without=self.accepted.submitted.without,
         )
 
+    def _joint_work(self, accepted: RequestAccepted, spec: NodeSpec) -> DecodeNode:
+        before, after = self.texts(self.joints[spec.id])
+        meet = (
+            before.model_copy(update={"text": tail(before.text)}),
+            after.model_copy(update={"text": head(after.text) or ""}),
+        )
+        return DecodeNode(
+            request=self.request,
+            node=spec,
+            attempt=1,
+            pool=Pool.SMALL,
+            mode=self._mode(),
+            question=accepted.submitted.question,
+            predecessors=meet,
+            deadline_at=accepted.deadline_at,
+        )
+
     def _mode(self) -> ResolvedMode:
         return "sot" if self.accepted and self.accepted.submitted.mode == "sot" else "sgd"
 
     def _pool(self, spec: NodeSpec) -> Pool:
+        if is_joint(spec.id):
+            return Pool.SMALL
         if self.accepted is None or spec.difficulty == "hard":
             return Pool.LARGE
         submitted = self.accepted.submitted

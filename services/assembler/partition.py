@@ -28,7 +28,7 @@ from proto.messages import (
     SkeletonDrafted,
 )
 from proto.names import PIN_GROUP, Stream, partition_consumer
-from services.assembler.answer import end_of, failure
+from services.assembler.answer import answer, end_of, failure
 from services.assembler.graph import Graph, Release, RetryPolicy
 from services.assembler.ledger import Ledger
 from services.assembler.releases import Releases
@@ -53,6 +53,8 @@ BURIAL_S: Final = 2.0
 SWEEP_AFTER_S: Final = 5.0
 #: Ended requests whose late events are recognised without a read.
 REMEMBERED: Final = 20_000
+#: After the last text the joints may take so long; then the answer is assembled as it is.
+POLISH_S: Final = 15.0
 #: What storing a dead letter is called among the effects.
 BURY: Final = "bury"
 
@@ -67,6 +69,7 @@ class OpenRequest:
         self.accepted: Delivery | None = None
         self.headers: dict[str, str] = {}
         self.deadline: asyncio.TimerHandle | None = None
+        self.polishing = False
         #: What is being stored, each with what it is: `release`, `stop`, `bury`, `end`.
         self.effects: dict[asyncio.Task[None], str] = {}
 
@@ -314,19 +317,31 @@ class Partition:
             await self._close(open_request)
 
     def _set_deadline(self, open_request: OpenRequest) -> None:
-        accepted = open_request.graph.accepted
-        if accepted is None or open_request.deadline:
+        accepted, now = open_request.graph.accepted, self._clock.now()
+        if accepted is None:
             return
-        left_s = max(0.0, accepted.deadline_at - self._clock.now())
+        if open_request.deadline is None:
+            self._end_in(open_request, accepted.deadline_at - now)
+        if open_request.graph.is_polishing and not open_request.polishing:
+            open_request.polishing = True
+            self._end_in(open_request, min(accepted.deadline_at - now, POLISH_S))
+
+    def _end_in(self, open_request: OpenRequest, left_s: float) -> None:
+        if open_request.deadline:
+            open_request.deadline.cancel()
         loop = asyncio.get_running_loop()
-        open_request.deadline = loop.call_later(left_s, self._time_is_up, open_request)
+        open_request.deadline = loop.call_later(max(0.0, left_s), self._time_is_up, open_request)
 
     def _time_is_up(self, open_request: OpenRequest) -> None:
         accepted = open_request.graph.accepted
         if accepted is None or open_request.graph.ended:
             return
         late = DeadlineExceeded(f"{accepted.submitted.deadline_s:g} s")
-        end = failure(open_request.graph, ErrorInfo.of(late))
+        end: End = (
+            answer(open_request.graph, self._clock.now())
+            if open_request.graph.is_polishing
+            else failure(open_request.graph, ErrorInfo.of(late))
+        )
         self._start(open_request, self._end(end, open_request), "deadline")
 
     def _start(

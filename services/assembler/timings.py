@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from proto.messages import Timings
+from proto.messages import NodeDecoded, Timings
 from proto.names import DIRECT_NODE
 from services.assembler.graph import Graph
 
@@ -21,16 +21,18 @@ class CriticalPath:
     nodes: tuple[int, ...]
     engine_ms: float
     slot_wait_ms: float
+    polish_ms: float = 0.0
 
 
 def critical_path(graph: Graph, nodes: tuple[int, ...]) -> CriticalPath:
     """Return the critical path of an answer made of `nodes`, all of which are decoded."""
     plan_end = graph.stored_at.get(("plan", 0, 0), 0.0)
-    last = max(nodes, key=lambda node: graph.stored_at["decoded", node, 0])
+    last, joint = _came_last(graph, nodes)
+    polish_ms, slot_wait_ms = (joint.decode_ms, joint.slot_wait_ms) if joint else (0.0, 0.0)
     plan_ms = graph.plan.plan_ms if graph.plan else 0.0
     if plan_end > graph.stored_at["decoded", last, 0]:
-        return CriticalPath((), plan_ms, 0.0)
-    path, engine_ms, slot_wait_ms = [last], 0.0, 0.0
+        return CriticalPath((), plan_ms + polish_ms, slot_wait_ms, polish_ms)
+    path, engine_ms = [last], polish_ms
     while True:
         decoded = graph.decoded[path[-1]]
         engine_ms += decoded.decode_ms
@@ -40,7 +42,10 @@ def critical_path(graph: Graph, nodes: tuple[int, ...]) -> CriticalPath:
             break
         path.append(before)
     return CriticalPath(
-        tuple(reversed(path)), engine_ms + _plan_share_ms(graph, path[-1]), slot_wait_ms
+        tuple(reversed(path)),
+        engine_ms + _plan_share_ms(graph, path[-1]),
+        slot_wait_ms,
+        polish_ms,
     )
 
 
@@ -50,6 +55,7 @@ def timings(graph: Graph, nodes: tuple[int, ...], now: float) -> Timings:
     plan_ms = graph.plan.plan_ms if graph.plan else 0.0
     submitted_at = graph.accepted.submitted_at if graph.accepted else now
     wall_ms = (now - submitted_at) * 1000
+    joints = [joint for joint in graph.joints if joint in graph.decoded]
     return Timings(
         wall_ms=wall_ms,
         plan_ms=plan_ms,
@@ -57,7 +63,8 @@ def timings(graph: Graph, nodes: tuple[int, ...], now: float) -> Timings:
         critical_engine_ms=path.engine_ms,
         critical_slot_wait_ms=path.slot_wait_ms,
         overhead_ms=wall_ms - path.engine_ms - path.slot_wait_ms,
-        sequential_ms=plan_ms + sum(graph.decoded[node].decode_ms for node in nodes),
+        sequential_ms=plan_ms + sum(graph.decoded[node].decode_ms for node in (*nodes, *joints)),
+        polish_ms=path.polish_ms,
     )
 
 
@@ -69,6 +76,20 @@ def first_token_s(graph: Graph, nodes: tuple[int, ...]) -> float | None:
     after_ms = first.decode_ms - first.first_token_ms
     decoded_at = graph.stored_at["decoded", first.node, 0]
     return max(0.0, decoded_at - after_ms / 1000 - graph.accepted.submitted_at)
+
+
+def _came_last(graph: Graph, nodes: tuple[int, ...]) -> tuple[int, NodeDecoded | None]:
+    """Return the node that was decoded last; where a joint came after it, that joint and the
+    node that it waited for."""
+
+    def decoded_at(node: int) -> float:
+        return graph.stored_at["decoded", node, 0]
+
+    last = max(nodes, key=decoded_at)
+    joint = max((one for one in graph.joints if one in graph.decoded), key=decoded_at, default=None)
+    if joint is None or decoded_at(joint) < decoded_at(last):
+        return last, None
+    return max(graph.joints[joint], key=decoded_at), graph.decoded[joint]
 
 
 def _waited_for(graph: Graph, node: int) -> int | None:

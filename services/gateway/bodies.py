@@ -67,6 +67,9 @@ class NewRequest(NewSkeleton):
     sampling: Sampling = Sampling()
     deadline_s: float = Field(600, gt=0, le=86_400)
     on_failure: Literal["direct", "fail"] = "direct"
+    polish: bool = Field(
+        False, description="the beginning of each part is fitted to the text before it"
+    )
 
     def submitted(self, owner: str) -> SubmitRequest:
         """Return the command that asks for it."""

@@ -57,6 +57,11 @@ class Extension(Given):
     max_nodes: int = Field(12, ge=1, le=64)
     deadline_s: float = Field(600, gt=0, le=86_400)
     on_failure: Literal["direct", "fail"] = "direct"
+    polish: bool = Field(
+        False,
+        description="the beginning of each part is fitted to the text before it; a stream then has"
+        " the first part as it is written, and the rest at the end",
+    )
 
 
 class ChatCompletionRequest(Given):

@@ -88,6 +88,7 @@ def submitted(chat: ChatCompletionRequest, owner: str) -> SubmitRequest:
         sampling=chat.sampling(),
         deadline_s=extension.deadline_s,
         on_failure=extension.on_failure,
+        polish=extension.polish,
         owner=owner,
     )
 

@@ -119,6 +119,7 @@ class Draft:
             usage=sum((call.usage for call in self.calls), Usage()),
             written_by=self.written_by,
             calls=tuple(self.calls),
+            polish=self.accepted.submitted.polish and decision.mode != "direct",
         )
 
     def _publish(self, item: Planned, planned_ms: float) -> None:

@@ -2,7 +2,8 @@
 
 Pure. What has been handed out is never wrong except where a node or the whole answer was
 made anew; then a :class:`Mark` says so before the new text. Node texts are held back until
-the plan is complete, because a plan may collapse to a direct answer.
+the plan is complete, because a plan may collapse to a direct answer; and, where the answer is
+polished, all but the first until its end, because their beginnings may change until then.
 """
 
 from __future__ import annotations
@@ -167,6 +168,7 @@ class OrderedText:
     _printed: str = ""  # of that node
     _begun: bool = False
     _joint_due: bool = False
+    _polish: bool = False  # beginnings of later nodes may change until the end
     _done: bool = False
 
     def fold(self, event: Fact | Preview) -> list[Output]:
@@ -176,6 +178,7 @@ class OrderedText:
         match event:
             case PlanCompleted():
                 self._nodes = self._nodes or event.nodes
+                self._polish = event.polish
             case NodeDecoded():
                 self._decoded.setdefault(event.node, event.text)
             case TokensDecoded():
@@ -212,7 +215,7 @@ class OrderedText:
         out: list[Output] = []
         if self._nodes is None or self.grain == "whole":
             return out
-        while self._place < len(self._nodes):
+        while self._place < len(self._nodes) and not (self._polish and self._place):
             node = self._nodes[self._place]
             if node not in self._decoded:
                 self._emit_partial(node, out)
@@ -252,8 +255,9 @@ class OrderedText:
         if self.grain == "whole" or not self._begun:
             out: list[Output] = [end.text]
         elif nodes == self._nodes:
+            self._polish = False
             for report in end.nodes:
-                self._decoded.setdefault(report.node.id, end.text[report.start : report.end])
+                self._decoded[report.node.id] = end.text[report.start : report.end]
             out = self._release()
         else:
             out = [Mark(None), end.text]

@@ -250,8 +250,9 @@ class WorkLoop:
 
     def _is_running(self, delivery: Delivery) -> bool:
         """Whether it is a redelivery of what runs here: NATS was away for an ack wait."""
-        for job in self._running.values():
-            if job.delivery.stream_seq == delivery.stream_seq:
+        for task, job in self._running.items():
+            # One that is done has let its message go: what is held for it is held for ever.
+            if job.delivery.stream_seq == delivery.stream_seq and not task.done():
                 self._marks.release(job.delivery)
                 job.delivery = delivery
                 self._marks.hold(delivery)

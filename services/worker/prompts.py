@@ -14,9 +14,10 @@ from __future__ import annotations
 from typing import Final
 
 from proto.messages import DecodeNode, NodeSpec, NodeText
-from proto.names import DIRECT_NODE
+from proto.names import DIRECT_NODE, is_joint
 from services.runtime.calls import ChatCall, ChatMessage
 from services.runtime.context import as_text, as_turns
+from services.worker.joints import joint_call
 
 #: Limit of a direct answer in tokens; `Sampling.max_tokens` overrides it.
 DIRECT_MAX_TOKENS: Final = 1024
@@ -75,6 +76,8 @@ def node_call(work: DecodeNode) -> ChatCall:
 
     The direct node (id 0) is the conversation and nothing else: it is the baseline.
     """
+    if is_joint(work.node.id):
+        return joint_call(work)
     messages = _direct(work) if work.node.id == DIRECT_NODE else _part(work)
     return _sampled(messages, work)
 

@@ -107,11 +107,7 @@ class ChaosEngine(ScriptedEngine):
 
     async def _steps(self, body: Json) -> AsyncIterator[Step]:
         asked = texts.asked_of(body)
-        text = (
-            texts.plan_text(asked)
-            if asked.node == texts.PLAN
-            else texts.node_text(asked.request, asked.node, body["call"], asked.after)
-        )
+        text = _reply(asked, body["call"])
         rng = Random(body["call"])
         mode = body["mode"]
         for step in _refusals(mode, rng):
@@ -130,6 +126,14 @@ class ChaosEngine(ScriptedEngine):
             yield Wait(self.token_s)
             yield Say(token)
         yield Finish()
+
+
+def _reply(asked: texts.Asked, call: str) -> str:
+    if asked.sentence:
+        return texts.joint_text(asked.sentence)
+    if asked.node == texts.PLAN:
+        return texts.plan_text(asked)
+    return texts.node_text(asked.request, asked.node, call, asked.after)
 
 
 def _refusals(mode: str, rng: Random) -> list[Step]:

@@ -171,6 +171,7 @@ class Load:
             on_failure="fail" if rng.random() < 0.25 else "direct",
             sampling=Sampling(max_tokens=24) if real else Sampling(),
             max_nodes=6,
+            polish=rng.random() < 0.3,
             planner_pool=rng.choices((None, "small", "draft"), (5, 2, 4))[0],
         )
         return Sent(request, ask, short, time.time())

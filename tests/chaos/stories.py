@@ -16,7 +16,8 @@ from proto.messages import (
     RequestFailed,
     SkeletonDrafted,
 )
-from proto.names import DIRECT_NODE
+from proto.names import DIRECT_NODE, JOINTS, is_joint, joint_before
+from services.assembler.joints import head
 from services.planner.draft import kept
 from services.runtime.facts import StoredFact
 from tests.chaos import texts
@@ -56,12 +57,25 @@ class Story:
         if not self.in_time.issuperset(nodes):
             yield f"nodes {nodes}, decoded before the end {sorted(self.in_time)}"
             return
-        if answer.text != JOINT.join(self.decoded[node].text for node in nodes):
+        stands = self._polished(answer)
+        if answer.text != JOINT.join(stands.values()):
             yield "its text is not that of its nodes, in plan order"
+        if len(answer.joints) != (len(nodes) - 1 if self.plan and self.plan.polish else 0):
+            yield f"{len(answer.joints)} joints of {len(nodes)} nodes"
         for report in answer.nodes:
-            if answer.text[report.start : report.end] != self.decoded[report.node.id].text:
+            if answer.text[report.start : report.end] != stands[report.node.id]:
                 yield f"node {report.node.id} does not stand at {report.start}–{report.end}"
         yield from self._wrong_nodes(answer, nodes)
+
+    def _polished(self, answer: AnswerAssembled) -> dict[int, str]:
+        """The texts of the answer's nodes, with what the joints have changed, by node."""
+        found = {report.node.id: self.decoded[report.node.id].text for report in answer.nodes}
+        for joint in answer.joints:
+            if joint.outcome == "polished":
+                reply = self.decoded.get(joint_before(joint.node))
+                old = head(found[joint.node]) or ""
+                found[joint.node] = (reply.text if reply else "?") + found[joint.node][len(old) :]
+        return found
 
     def _wrong_nodes(self, answer: AnswerAssembled, nodes: tuple[int, ...]) -> Iterator[str]:
         if answer.fallback:
@@ -73,6 +87,10 @@ class Story:
     def wrong_texts(self) -> Iterator[str]:
         """Yield what is wrong with the nodes' texts: each is one engine call's, and whole."""
         for node, decoded in self.decoded.items():
+            if is_joint(node):
+                if decoded.text != texts.joint_text(head(self.decoded[node - JOINTS].text) or "?"):
+                    yield f"joint {node} is {decoded.text!r}"
+                continue
             said = texts.read_text(decoded.text)
             if said is None:
                 yield f"node {node}, attempt {decoded.attempt}: no whole text: {decoded.text!r}"

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, Final
 
+from proto.names import joint_before
+
 #: Stands for the planning call where a node's number would stand.
 PLAN: Final = -1
 
@@ -26,6 +28,7 @@ _PART: Final = re.compile(r"\[Write part (\d+): [^\]]*\]\Z")
 _GO_ON: Final = re.compile(r"Go on with line (\d+), or end\.\Z")
 _WISH: Final = re.compile(r"\(first line: (\w+)\)\Z")
 _LINE: Final = re.compile(r"^\d+\. ", re.MULTILINE)
+_BEGINS: Final = re.compile(r"^Second part begins: (Text of (\S+) node (\d+) .*)\Z", re.MULTILINE)
 _TEXT: Final = re.compile(r"Text of (\S+) node (\d+) by (\S+) after (\d+): ")
 #: Turns of the example that each node is shown.
 _EXAMPLE_ANSWERS: Final = 2
@@ -37,6 +40,7 @@ class Asked:
 
     Args:
         outline: how many lines the plan has that is to be amended; 0 where none is.
+        sentence: that is to be fitted to the text before it; empty where none is.
     """
 
     request: str
@@ -45,6 +49,7 @@ class Asked:
     first_line: int
     wish: str | None
     outline: int = 0
+    sentence: str = ""
 
 
 def question_of(request: str) -> str:
@@ -57,6 +62,8 @@ def asked_of(body: Mapping[str, Any]) -> Asked:
     messages = body["messages"]
     request = _request_in(message["content"] for message in messages)
     last = messages[-1]["content"]
+    if begins := _BEGINS.search(last):
+        return Asked(begins[2], joint_before(int(begins[3])), 0, 1, None, sentence=begins[1])
     if messages[0]["content"].startswith("You check the outline"):
         return Asked(request, PLAN, 0, 1, None, outline=len(_LINE.findall(last)))
     if messages[0]["content"].startswith("You plan the answer"):
@@ -124,6 +131,11 @@ def _amendment(asked: Asked) -> str:
         return "ok"
     lines = [f"drop {','.join(map(str, sorted(left_out)))}"] if left_out else []
     return "\n".join([*lines, *([added_line(asked.outline + 1)] if adds else []), "end"])
+
+
+def joint_text(sentence: str) -> str:
+    """Return what the engine makes of a sentence that is to be fitted to the text before it."""
+    return f"Further, {sentence}"
 
 
 def node_text(request: str, node: int, call: str, after: int) -> str:

@@ -290,6 +290,13 @@ export function isFallback(run) {
     return Boolean(direct && run.plan && !run.plan.nodes.includes(DIRECT_NODE));
 }
 
+/** The text of a part as the answer has it, where that may differ from what was decoded. */
+function textInAnswer(run, id) {
+    if (!run.end?.joints?.length) return null;
+    const place = run.end.nodes.find((one) => one.node.id === id);
+    return place ? Array.from(run.end.text).slice(place.start, place.end).join("") : null;
+}
+
 /**
  * The answer's parts in plan order: `ordered` is text whose predecessors are all there, or
  * that waits for nothing any more, `ahead` is text that came before its turn, `empty` is a
@@ -299,7 +306,10 @@ export function answerParts(run) {
     let inOrder = true;
     return answerIds(run).map((id) => {
         const node = run.nodes.get(id);
-        const text = node?.decoded?.text ?? (node ? partialText(node.partial) : "");
+        const text =
+            textInAnswer(run, id) ??
+            node?.decoded?.text ??
+            (node ? partialText(node.partial) : "");
         const isWhole = Boolean(node?.decoded);
         const isOrdered = inOrder || (isWhole && run.end !== null);
         const phase = text === "" ? "empty" : isOrdered ? "ordered" : "ahead";
