@@ -9,10 +9,12 @@ from typing import Final
 _MARKS: Final = re.compile(r"[*_#]+")
 _SPACES: Final = re.compile(r"[^\S\n]+")
 #: What may stand between a heading and the text while it is not decided yet.
-_OPEN_TAIL: Final = re.compile(r"\s*(?:[:\uFF1A]\s*|\|[^\n]{0,40})?")
+_OPEN_TAIL: Final = re.compile(r"\s*(?:[:\uFF1A]\s*|\|[^\n]{0,40}|\([^\n]{0,15})?")
+_LABEL: Final = re.compile(r"(?:part\s+)?[0-9]{1,3}\s*[.):]\s*")
+_OPEN_LABEL: Final = re.compile(r"(?:p|pa|par|part)?\s*(?:[0-9]{1,3}\s*[.):]?\s*)?")
 #: A heading ends with its line, or with a colon.
 _END: Final = (
-    r"(?:[ \t]*\|[^\n]{0,40})?"
+    r"(?:[ \t]*(?:\|[^\n]{0,40}|\([0-9]+ sentences?\)))?"
     r"(?:[:\uFF1A]?[*_]*[ \t]*[:\uFF1A]?\s*\n|[*_]*[ \t]*[:\uFF1A][*_]*)\s*"
 )
 _LINE: Final = re.compile(r"\s*([0-9]{1,3})\.([^|\n]+)")
@@ -34,13 +36,21 @@ class Heading:
         title = r"\s+".join(map(re.escape, summary.split()))
         label = rf"(?:part\s+)?{number}\s*[.):][*_]*\s*"
         self._own = re.compile(rf"[#*_\s]*(?:{label})?[*_]*{title}{_END}", re.IGNORECASE)
-        marked = rf"[ \t]*(?:[#*_]+[ \t]*(?:{label})?|{label})[*_]*{title}{_END}"
+        any_label = r"(?:part\s+)?[0-9]{1,3}\s*[.):][*_]*\s*"
+        marked = rf"[ \t]*(?:[#*_]+[ \t]*(?:{any_label})?|{any_label})[*_]*{title}{_END}"
         self._marked = re.compile(marked, re.IGNORECASE)
 
     def may_begin(self, text: str) -> bool:
         """Say whether `text` may still become this heading, by what comes next."""
         said = plain(text)
         return not said or any(_is_open(said, echo) for echo in self._echoes)
+
+    def may_be_marked_in(self, line: str) -> bool:
+        """Say whether `line` may still begin with this heading under any number."""
+        said = plain(line)
+        if _OPEN_LABEL.fullmatch(said):
+            return True
+        return _is_open(_LABEL.sub("", said, count=1), self._echoes[0])
 
     def end_in(self, text: str) -> int:
         """Return where the heading that `text` begins with ends; 0 if it has none."""
@@ -50,6 +60,7 @@ class Heading:
     def is_marked_in(self, line: str) -> bool:
         """Say whether `line` begins with this heading, numbered or marked up as one.
 
+        Under any number: small models go on counting.
         A bare title with a colon may be text: a part that sums up names the others.
         """
         return self._marked.match(line) is not None

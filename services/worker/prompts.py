@@ -36,9 +36,10 @@ _STOP: Final = ("\n[Write part",)
 
 _RULES: Final = """\
 You write one part of an answer; other writers write the other parts at the same time. Write \
-only the text of the part that is asked for, in the language of the question and as long as is \
-asked: one paragraph, a list only where the part is one. Leave to each other part what its \
-title says. No heading, no introduction, no summary of the whole. Say only what is new."""
+only the text of the part that is asked for, in the language of the question (unless the \
+instructions for the answer name another) and as long as is asked: one paragraph, a list only \
+where the part is one. Leave to each other part what its title says. No heading, no \
+introduction, no summary of the whole. Say only what is new."""
 
 # Shown to every node: without it small models repeat the instruction or the plan.
 _EXAMPLE: Final = (

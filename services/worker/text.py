@@ -98,7 +98,7 @@ class TextFilter:
         return ""
 
     def _may_be_others(self, line: str) -> bool:
-        return any(heading.may_begin(line) for heading in self._others)
+        return any(heading.may_be_marked_in(line) for heading in self._others)
 
     def _is_others(self, line: str) -> bool:
         return any(heading.is_marked_in(line) for heading in self._others)

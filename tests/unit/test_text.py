@@ -112,7 +112,14 @@ def test_a_text_that_is_only_its_heading_is_kept(text: str) -> None:
 
 @pytest.mark.parametrize(
     "heading",
-    ["3. Light | hard short", "3. Light", "## 3. Light", "**Light:** more", "1) Staffing: more"],
+    [
+        "3. Light | hard short",
+        "3. Light",
+        "## 3. Light",
+        "**Light:** more",
+        "1) Staffing: more",
+        "Part 9: Light (3 sentences)",
+    ],
 )
 def test_a_text_ends_where_the_model_goes_on_with_the_plan(heading: str) -> None:
     for rest in ("", "\nLeaves turn.", "\n4. More | easy"):
@@ -125,7 +132,7 @@ def test_a_text_ends_where_the_model_goes_on_with_the_plan(heading: str) -> None
     [
         "In short.\nLight: not much.",
         "In short.\n3. Light is not much.",
-        "In short.\n4. Light\nMore.",
+        "In short.\n4. Light is not much.\nMore.",
         "In short.\n- Light: not much.\n- Staffing: none.",
         "Light\nis the matter.",
         "In short.\n3. Lig",
