@@ -13,9 +13,12 @@ from rich.table import Table
 from proto.errors import NotProvisioned
 from proto.names import PLANNER_CONSUMER, Band, Pool, Stream, node_consumer
 from services.runtime.connection import ApiError, Connection, Json
+from services.runtime.pool_load import ANNOUNCE_EVERY_S, LoadBoard, PoolLoad, listen, loads
 from skelgraph.local.state import StackState
 
 CHECK_TIMEOUT_S: Final = 2.0
+#: All processes have told their load by then.
+SAID_WITHIN_S: Final = 1.1 * ANNOUNCE_EVERY_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +40,23 @@ class ConsumerStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class PoolStatus:
+    """What a pool's workers decode at once, and what assemblers have for it; None: untold."""
+
+    name: str
+    slots: int | None
+    handed_over: int
+    held: int
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """A deployment at one moment."""
 
     nats_url: str
     streams: tuple[StreamStatus, ...]
     consumers: tuple[ConsumerStatus, ...]
+    pools: tuple[PoolStatus, ...] = ()
     #: Service → whether it is ready; only known of a stack on this machine.
     services: Mapping[str, bool] = field(default_factory=dict)
     #: Engine's address → whether it is healthy; known likewise.
@@ -65,6 +79,9 @@ async def look(connection: Connection, state: StackState | None, nats_url: str) 
         NotProvisioned: a stream or consumer is missing.
         QueueUnavailable: NATS does not answer.
     """
+    board = LoadBoard()
+    await listen(connection, board)
+    said_at = asyncio.get_running_loop().time() + SAID_WITHIN_S
     queues = [(Stream.REQUESTS, PLANNER_CONSUMER)]
     queues += [(Stream.NODES, node_consumer(pool, band)) for pool in Pool for band in Band]
     try:
@@ -73,7 +90,9 @@ async def look(connection: Connection, state: StackState | None, nats_url: str) 
     except ApiError as error:
         raise NotProvisioned(str(error)) from error
     health = await _health(state) if state else ({}, {})
-    return Status(nats_url, tuple(streams), tuple(consumers), *health)
+    await asyncio.sleep(max(0.0, said_at - asyncio.get_running_loop().time()))
+    pools = tuple(_pool(pool, load) for pool, load in loads(board).items())
+    return Status(nats_url, tuple(streams), tuple(consumers), pools, *health)
 
 
 def table(status: Status) -> list[Table]:
@@ -84,7 +103,11 @@ def table(status: Status) -> list[Table]:
     consumers = _grid("queue", "queued", "running")
     for consumer in status.consumers:
         consumers.add_row(consumer.name, str(consumer.queued), str(consumer.running))
-    tables = [streams, consumers]
+    pools = _grid("pool", "slots", "handed over", "held")
+    for pool in status.pools:
+        slots = "?" if pool.slots is None else str(pool.slots)
+        pools.add_row(pool.name, slots, str(pool.handed_over), str(pool.held))
+    tables = [streams, consumers, pools]
     if status.services:
         parts = _grid("part", "state")
         for name, is_well in {**status.services, **status.engines}.items():
@@ -102,6 +125,10 @@ async def _consumer(connection: Connection, stream: Stream, name: str) -> Consum
     info = await connection.api(f"CONSUMER.INFO.{stream}.{name}")
     label = name if stream is Stream.REQUESTS else f"nodes {name}"
     return ConsumerStatus(label, _number(info, "num_pending"), _number(info, "num_ack_pending"))
+
+
+def _pool(pool: Pool, load: PoolLoad) -> PoolStatus:
+    return PoolStatus(pool.value, load.slots, load.released, load.held)
 
 
 async def _health(state: StackState) -> tuple[dict[str, bool], dict[str, bool]]:

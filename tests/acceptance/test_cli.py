@@ -319,6 +319,7 @@ async def test_provision_and_status_work_on_a_bare_server(
     found = orjson.loads(done.stdout)
     assert {stream["name"] for stream in found["streams"]} == set(Stream)
     assert found["consumers"][0] == {"name": "planner", "queued": 0, "running": 0}
+    assert found["pools"][0] == {"name": "large", "slots": None, "handed_over": 0, "held": 0}
 
 
 async def test_a_reader_that_leaves_cancels_the_request(
