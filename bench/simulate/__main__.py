@@ -47,11 +47,12 @@ def parser() -> argparse.ArgumentParser:
     add("--slots", type=int, default=8, help="nodes an endpoint decodes at once")
     add("--seeds", type=int, default=3)
     add("--requests", type=int, default=200, help="of each run")
-    add("--loads", type=float, nargs="+", help="instead of the scenarios: Poisson at these loads")
+    add("--loads", type=float, nargs="+", help="instead of the scenarios: these loads")
+    add("--arrivals", choices=["poisson", "bursty"], default="poisson", help="with --loads")
     add("--policies", nargs="+", help="only those whose names contain one of these")
     add("--real", action="store_true", help="beside it the real services, on simulated engines")
     add("--load", type=float, default=0.8, help="of the baseline, with --real")
-    add("--large-only", action="store_true", help="without the small pool, with --real")
+    add("--large-only", action="store_true", help="without the small pool, with --loads or --real")
     add("--time-scale", type=float, default=1.0, help="real seconds of one simulated, with --real")
     add("--report", type=Path, help="Markdown file to write, beside standard output")
     return found
@@ -142,7 +143,12 @@ def _source(args: argparse.Namespace) -> str:
 
 def _scenarios(args: argparse.Namespace) -> list[Scenario]:
     if args.loads:
-        return [Scenario(load=load, count=args.requests) for load in args.loads]
+        return [
+            Scenario(
+                load=load, kind=args.arrivals, adaptive=not args.large_only, count=args.requests
+            )
+            for load in args.loads
+        ]
     return [replace(scenario, count=args.requests) for scenario in SCENARIOS]
 
 
