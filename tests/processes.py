@@ -40,6 +40,7 @@ class Services:
             "SKELGRAPH_DRAIN_S": "5",
             "SKELGRAPH_BACKOFF_S": "0.1",
             "SKELGRAPH_LOG_FORMAT": "console",
+            "SKELGRAPH_LOG_LEVEL": "debug",
             **self._named(settings),
         }
         self._count = 0

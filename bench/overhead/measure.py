@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 import time
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -18,10 +16,10 @@ from bench.overhead.cpu import memory_kb
 from bench.overhead.requests import Requests, Run
 from bench.overhead.shapes import Shape
 from bench.overhead.stand import Stand
+from bench.overhead.traffic import FIELDS, traffic
 from proto.names import Stream
 
 RAW_TIMEOUT_S: Final = 120.0
-_TRAFFIC: Final = ("in_msgs", "out_msgs", "in_bytes", "out_bytes")
 
 
 @dataclass
@@ -86,12 +84,12 @@ class Bench:
         """Run so many of `shape` at once: ours, then raw; plans are stored beforehand."""
         requests = await self._requests.plan(shape, copies)
         nodes = copies * len(shape.nodes)
-        before, logged = await self._meters(self._stand.ours), await self._log_bytes()
+        before, logged = await self._meters(self._stand.ours), await self._stand.log_bytes()
         began = time.perf_counter()
         await self._requests.start(requests)
         await self._requests.ended(requests)
         rate = nodes / (time.perf_counter() - began)
-        after, grown = await self._meters(self._stand.ours), await self._log_bytes() - logged
+        after, grown = await self._meters(self._stand.ours), await self._stand.log_bytes() - logged
         ours = _load(rate, nodes, before, after, grown)
         before = await self._meters(self._stand.raw)
         told = await self._raw(shape, copies)
@@ -138,24 +136,7 @@ class Bench:
 
     async def _meters(self, pids: Mapping[str, int]) -> dict[str, float]:
         urls = [server.monitor_url for server in self._stand.nats]
-        return self._stand.cpu_us(pids) | await asyncio.to_thread(_traffic, urls)
-
-    async def _log_bytes(self) -> float:
-        info = await self._stand.connection.api(f"STREAM.INFO.{Stream.EVENTS}")
-        state = info["state"]
-        assert isinstance(state, dict)
-        return float(state["bytes"])
-
-
-def _traffic(urls: list[str]) -> dict[str, float]:
-    """Messages and bytes in and out of all servers, between servers included."""
-    counted = dict.fromkeys(_TRAFFIC, 0.0)
-    for url in urls:
-        with urllib.request.urlopen(f"{url}/varz", timeout=5) as reply:
-            told = json.load(reply)
-        for name in _TRAFFIC:
-            counted[name] += float(told[name])
-    return counted
+        return self._stand.cpu_us(pids) | await asyncio.to_thread(traffic, urls)
 
 
 def _load(
@@ -166,5 +147,5 @@ def _load(
     log_bytes: float = 0.0,
 ) -> Load:
     each = {name: (after[name] - before[name]) / nodes for name in after}
-    traffic = {name: each.pop(name) for name in _TRAFFIC}
-    return Load(nodes_a_s, each, traffic, log_bytes / nodes)
+    passed = {name: each.pop(name) for name in FIELDS}
+    return Load(nodes_a_s, each, passed, log_bytes / nodes)

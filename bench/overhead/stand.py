@@ -14,6 +14,7 @@ from typing import Final, Literal
 from bench.overhead import floor
 from bench.overhead.cpu import cpu_us
 from proto.errors import SkelgraphError
+from proto.names import Stream
 from services.runtime.connection import ApiError, Connection
 from services.runtime.facts import EventLog
 from services.runtime.publisher import DurablePublisher
@@ -50,6 +51,12 @@ class Stand:
         """CPU that each process has used, NATS included."""
         used = {name: cpu_us(pid) for name, pid in pids.items()}
         return used | {"nats": sum(cpu_us(server.pid or 0) for server in self.nats)}
+
+    async def log_bytes(self) -> float:
+        """Bytes in the event log."""
+        state = (await self.connection.api(f"STREAM.INFO.{Stream.EVENTS}"))["state"]
+        assert isinstance(state, dict)
+        return float(state["bytes"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,6 +120,10 @@ class Graph:
     _dependants: dict[int, list[int]] = field(default_factory=dict)
     _candidates: list[int] = field(default_factory=list)  # nodes to look at again
     _released: set[tuple[int, int]] = field(default_factory=set)
+    _used: frozenset[int] = frozenset()  # nodes of the plan, once that is complete
+    _awaited: set[int] = field(default_factory=set)  # those of them without line or text
+    _superfluous: set[int] = field(default_factory=set)
+    _lines: tuple[str, ...] | None = None
     _buried: set[int] = field(default_factory=set)
 
     def fold(self, fact: Fact, stored_at: float) -> bool:
@@ -136,8 +140,7 @@ class Graph:
             case NodePlanned():
                 self._fold_planned(fact)
             case PlanCompleted():
-                self.plan = fact
-                self._candidates.extend([DIRECT_NODE, *self.planned])
+                self._fold_plan(fact)
             case NodeDecoded():
                 self._fold_decoded(fact)
             case NodeFailed():
@@ -147,9 +150,18 @@ class Graph:
                 self.ended = True
         return True
 
+    def _fold_plan(self, fact: PlanCompleted) -> None:
+        self.plan = fact
+        self._used = frozenset(fact.nodes)
+        self._awaited = {node for node in self._used if not self._is_whole(node)}
+        self._superfluous = {node for node, _ in self._released if self._is_superfluous(node)}
+        self._candidates.extend([DIRECT_NODE, *self.planned])
+
     def _fold_planned(self, fact: NodePlanned) -> None:
         node = fact.node
         self.planned[node.id] = fact
+        self._lines = None
+        self._note_whole(node.id)
         missing = [need for need in set(node.needs) if need not in self.decoded]
         self._missing[node.id] = len(missing)
         for need in missing:
@@ -158,11 +170,24 @@ class Graph:
 
     def _fold_decoded(self, fact: NodeDecoded) -> None:
         self.decoded[fact.node] = fact
+        self._superfluous.discard(fact.node)
+        self._note_whole(fact.node)
         if fact.node in self.failures:  # taken for dead, and done after all: no fallback
             self._candidates.extend(self.planned)
         for dependant in self._dependants.pop(fact.node, ()):
             self._missing[dependant] -= 1
             self._candidates.append(dependant)
+
+    def _is_whole(self, node: int) -> bool:
+        return node in self.decoded and self.spec(node) is not None
+
+    def _note_whole(self, node: int) -> None:
+        if self._is_whole(node):
+            self._awaited.discard(node)
+
+    def _is_superfluous(self, node: int) -> bool:
+        used = node in self._used or node == DIRECT_NODE or is_joint(node)
+        return not used and node not in self.decoded
 
     # --- what it is scheduled by ------------------------------------------------------
 
@@ -254,14 +279,12 @@ class Graph:
     def note_queued(self, node: int, attempt: int) -> None:
         """Say that this work is in the queue already (found there after a take-over)."""
         self._released.add((node, attempt))
+        if self.plan and self._is_superfluous(node):
+            self._superfluous.add(node)
 
     def superfluous(self) -> list[int]:
         """Return released nodes whose text is of no more use, because the plan collapsed."""
-        if self.plan is None:
-            return []
-        used = {*self.plan.nodes, DIRECT_NODE}
-        released = {node for node, _ in self._released if not is_joint(node)}
-        return sorted(released - used - self.decoded.keys())
+        return sorted(self._superfluous)
 
     @property
     def answer_nodes(self) -> tuple[int, ...] | None:
@@ -297,10 +320,9 @@ class Graph:
     @property
     def is_written(self) -> bool:
         """Whether each node of the answer has its text."""
-        nodes = self.answer_nodes
-        return nodes is not None and all(
-            node in self.decoded and self.spec(node) is not None for node in nodes
-        )
+        if self.falls_back:
+            return self._is_whole(DIRECT_NODE)
+        return self.plan is not None and not self._awaited
 
     @property
     def falls_back(self) -> bool:
@@ -314,6 +336,8 @@ class Graph:
     @property
     def fatal(self) -> NodeFailed | None:
         """The failure that leaves the request without an answer, once its siblings are done."""
+        if not self.failures:
+            return None
         if self.is_dead(DIRECT_NODE):
             return self._last_failure(DIRECT_NODE)
         if self.falls_back or self.plan is None:
@@ -343,7 +367,9 @@ class Graph:
 
     def lines(self) -> tuple[str, ...]:
         """Return the plan as far as it is known, as the model wrote it."""
-        return tuple(self.planned[node].line for node in sorted(self.planned))
+        if self._lines is None:
+            self._lines = tuple(self.planned[node].line for node in sorted(self.planned))
+        return self._lines
 
     def texts(self, nodes: tuple[int, ...]) -> tuple[NodeText, ...]:
         """Return the texts of those of `nodes` that are decoded, in that order."""
@@ -359,7 +385,7 @@ class Graph:
         )
 
     def _counts(self, node: int) -> bool:
-        return not is_joint(node) and (self.plan is None or node in self.plan.nodes)
+        return not is_joint(node) and (self.plan is None or node in self._used)
 
     def _may_be_buried(self, node: int) -> bool:
         """Whether `node` has died unseen; a joint that fails is not made up for, nor missed."""

@@ -55,7 +55,7 @@ class Ledger:
         subject = Subjects.node(work.pool, release.band, work.request, work.node.id, work.attempt)
         await self._until_taken(subject, encode(work), headers)
         metrics.NODES_RELEASED.labels(work.pool, _kind(release)).inc()
-        log.info(
+        log.debug(
             "node_released",
             request=work.request,
             node=work.node.id,
@@ -65,7 +65,7 @@ class Ledger:
         released = NodeReleased(
             request=work.request, node=work.node.id, attempt=work.attempt, pool=work.pool
         )
-        await self.connection.publish(Subjects.live(work.request, work.node.id), encode(released))
+        self.connection.preview(Subjects.live(work.request, work.node.id), encode(released))
 
     async def bury(self, dead: Dead, headers: dict[str, str]) -> None:
         """Write the dead letter of a node."""

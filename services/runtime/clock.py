@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import datetime
 
 from proto.names import Stream
 from services.runtime.connection import Connection
@@ -34,11 +34,15 @@ class ServerClock:
 
 
 def epoch(stamp: str) -> float:
-    """Return an RFC 3339 time in UTC as seconds since the epoch, to the microsecond.
-
-    Rounded as nats-py rounds a delivery's: a message's time is the same however it was read.
-    """
+    """Return an RFC 3339 time in UTC as seconds since the epoch, to the microsecond."""
     whole, _, fraction = stamp.rstrip("Z").partition(".")
     seconds = int(datetime.fromisoformat(f"{whole}+00:00").timestamp())
-    nanoseconds = seconds * 1_000_000_000 + int(f"{fraction:0<9.9}")
-    return datetime.fromtimestamp(nanoseconds / 1_000_000_000.0, UTC).timestamp()
+    return in_seconds(seconds * 1_000_000_000 + int(f"{fraction:0<9.9}"))
+
+
+def in_seconds(nanoseconds: int) -> float:
+    """Return a time as NATS has it in seconds, to the microsecond.
+
+    All that is read goes through here: a message's time is the same however it was read.
+    """
+    return (nanoseconds + 500) // 1000 / 1_000_000

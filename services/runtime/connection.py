@@ -16,12 +16,13 @@ from typing import Final
 import nats.errors
 import orjson
 import structlog
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from proto.errors import QueueUnavailable
 from services.runtime.credentials import Credentials
+from services.runtime.nats_client import DirectClient
+from services.runtime.wire import frame
 
 log = structlog.get_logger()
 
@@ -70,7 +71,7 @@ class Connection:
         creds: str | None = None,
         ca: str | None = None,
     ) -> None:
-        self.nc = Client()
+        self.nc = DirectClient()
         self.closed = asyncio.Event()
         self._servers = list(servers)
         self._name = name
@@ -141,7 +142,8 @@ class Connection:
 
     async def wait_connected(self) -> None:
         """Return when the server is there."""
-        await self._connected.wait()
+        if not self._connected.is_set():
+            await self._connected.wait()
 
     async def publish(
         self,
@@ -156,10 +158,29 @@ class Connection:
         While the server is away nats-py keeps a bounded number of messages and sends them later;
         beyond that they are dropped. What must not be lost goes through the durable publisher.
         """
+        if self.nc.is_connected and len(data) <= self.nc.max_payload:
+            self._buffer(frame(subject, data, reply, headers))
+            if self.nc._pending_data_size > self.nc._max_pending_size:
+                await self.nc._flush_pending(force_flush=True)
+            return
         with contextlib.suppress(
             nats.errors.OutboundBufferLimitError, nats.errors.ConnectionClosedError
         ):
             await self.nc.publish(subject, data, reply=reply, headers=headers)
+
+    def preview(self, subject: str, data: bytes) -> None:
+        """Publish what may be lost; while the server is away or behind, it is."""
+        nc = self.nc
+        if nc.is_connected and nc._pending_data_size <= nc._max_pending_size:
+            self._buffer(frame(subject, data, "", None))
+
+    def _buffer(self, message: bytes) -> None:
+        """Do the second half of nats-py's `publish`: what is encoded goes out with this turn."""
+        nc = self.nc
+        nc._pending.append(message)
+        nc._pending_data_size += len(message)
+        if nc._flush_queue is not None and nc._flush_queue.empty():
+            nc._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
 
     async def subscribe(
         self, subject: str, on_message: Callable[[Msg], Awaitable[None]], *, queue: str = ""
@@ -168,6 +189,12 @@ class Connection:
         return await self.nc.subscribe(
             subject, queue=queue, cb=on_message, pending_msgs_limit=0, pending_bytes_limit=0
         )
+
+    async def hear(self, subject: str, on_message: Callable[[Msg], None]) -> Subscription:
+        """Call `on_message` at once for each message; it must not wait, nor take long."""
+        subscription = await self.nc.subscribe(subject, cb=_never)
+        self.nc.hand_on(subscription._id, on_message)
+        return subscription
 
     async def request(self, subject: str, data: bytes = b"", *, timeout_s: float) -> Msg:
         """Ask whoever answers on `subject` and return the reply.
@@ -280,3 +307,7 @@ class Connection:
     def _reader_is_dead(self) -> bool:
         reader = self.nc._reading_task
         return reader is not None and reader.done()
+
+
+async def _never(message: Msg) -> None:
+    raise RuntimeError(f"{message.subject} was to be handed on")

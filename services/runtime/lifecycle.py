@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -23,6 +24,8 @@ from services.runtime.streams import check_provisioned
 log = structlog.get_logger()
 
 PROVISION_PAUSE_S: Final = 0.5
+#: New objects, less those gone, after which the youngest are looked at for garbage.
+COLLECT_AFTER: Final = 10_000
 PROVISION_SAY_EVERY: Final = 20
 
 
@@ -135,6 +138,7 @@ def run(name: str, settings: ServiceSettings, serve: Callable[[Process], Awaitab
     logs.configure(
         settings.log_level, settings.log_format, with_texts=settings.log_texts, service=name
     )
+    _collect_less()
     try:
         tracing.start(name, replica_of(name))
     except ValueError as error:
@@ -147,6 +151,17 @@ def run(name: str, settings: ServiceSettings, serve: Callable[[Process], Awaitab
         return 1
     finally:
         tracing.stop()
+
+
+def _collect_less() -> None:
+    """Spare the garbage collector what lives as long as the process, and look less often.
+
+    Facts are many objects that live for a while: at Python's own pace a sixth of an assembler's
+    time went into looking at them in vain (ADR 0024).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER, 20, 50)
 
 
 async def _run(

@@ -6,6 +6,7 @@ leave it); never ids or texts.
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
@@ -141,8 +142,31 @@ FIRST_TEXT_S: Final = Histogram(
 )
 
 
+def count_node(
+    pool: str, difficulty: str, *, queued_s: float, first_token_s: float, decode_s: float
+) -> None:
+    """Count a decoded node."""
+    queued, first_token, decode = _of_nodes(pool, difficulty)
+    queued.observe(queued_s)
+    first_token.observe(first_token_s)
+    decode.observe(decode_s)
+
+
 def count_tokens(pool: str, prompt: int, cached: int, generated: int) -> None:
     """Count the tokens of one engine call."""
-    TOKENS.labels(pool, "prompt").inc(prompt)
-    TOKENS.labels(pool, "cached").inc(cached)
-    TOKENS.labels(pool, "generated").inc(generated)
+    for counter, tokens in zip(_of_tokens(pool), (prompt, cached, generated), strict=True):
+        counter.inc(tokens)
+
+
+# A look-up by labels costs as much as counting does; these are counted for each node.
+
+
+@functools.cache
+def _of_nodes(pool: str, difficulty: str) -> tuple[Histogram, Histogram, Histogram]:
+    decode = NODE_DECODE_S.labels(pool, difficulty)
+    return NODE_QUEUED_S.labels(pool), NODE_FIRST_TOKEN_S.labels(pool), decode
+
+
+@functools.cache
+def _of_tokens(pool: str) -> tuple[Counter, ...]:
+    return tuple(TOKENS.labels(pool, kind) for kind in ("prompt", "cached", "generated"))

@@ -32,6 +32,8 @@ WINDOW: Final = 256
 #: Publishes without an ack, one after another, after which it is said.
 SAY_EVERY: Final = 10
 
+_MSG_ID: Final = Header.MSG_ID.value
+_EXPECTED_LAST: Final = Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value
 _WRONG_LAST_SEQUENCE: Final = {10071, 10164}
 _STORE_FAILED: Final = 10077
 _RESOURCES_EXCEEDED: Final = {10023, 10028, 10047, 10122}
@@ -59,11 +61,15 @@ class DurablePublisher:
         self._window = asyncio.Semaphore(window)
         self._prefix = f"_INBOX.{secrets.token_hex(11)}"
         self._tokens = itertools.count()
-        self._waiting: dict[str, asyncio.Future[Msg]] = {}
+        self._publisher = secrets.token_hex(11)
+        self._ids = itertools.count()
+        #: By inbox, the oldest first: the ack to come, and when it is late.
+        self._waiting: dict[str, tuple[asyncio.Future[Msg | None], float]] = {}
+        self._looking: asyncio.TimerHandle | None = None
 
     async def open(self) -> None:
         """Subscribe to the acks."""
-        await self._connection.subscribe(f"{self._prefix}.*", self._acked)
+        await self._connection.hear(f"{self._prefix}.*", self._acked)
         self._connection.on_reconnect(self._resend_all)
 
     async def publish(
@@ -95,11 +101,13 @@ class DurablePublisher:
             raise MessageTooLarge(
                 f"{subject}: {size} of at most {self._connection.max_payload_bytes} bytes"
             )
-        marked = {**(headers or {}), Header.MSG_ID.value: secrets.token_hex(11)}
+        marked = {**(headers or {}), _MSG_ID: f"{self._publisher}.{next(self._ids)}"}
         if first:
-            marked[Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value] = "0"
+            marked[_EXPECTED_LAST] = "0"
+        if timeout_s is None:
+            return await self._until_acked(subject, data, marked)
         try:
-            async with asyncio.timeout(timeout_s), self._window:
+            async with asyncio.timeout(timeout_s):
                 return await self._until_acked(subject, data, marked)
         except TimeoutError:
             raise NotConfirmed(f"{subject}: not within {timeout_s:g} s") from None
@@ -107,42 +115,58 @@ class DurablePublisher:
     async def _until_acked(self, subject: str, data: bytes, headers: dict[str, str]) -> Outcome:
         pause_s = NOT_YET_S
         tries = 0
-        while True:
-            tries += 1
-            ack = await self._send_once(subject, data, headers)
-            outcome = _read_ack(subject, ack) if ack else None
-            if outcome:
-                return outcome
-            if tries % SAY_EVERY == 0:
-                # A stream that could not write to its disk is silent until NATS is restarted.
-                log.error("publish_not_acked", subject=subject, tries=tries)
-            if ack:  # JetStream is there but cannot take it yet: starting, or electing a leader
-                await asyncio.sleep(pause_s)
-                pause_s = min(1.0, pause_s * 2)
+        async with self._window:
+            while True:
+                tries += 1
+                ack = await self._send_once(subject, data, headers)
+                outcome = _read_ack(subject, ack) if ack else None
+                if outcome:
+                    return outcome
+                if tries % SAY_EVERY == 0:
+                    # A stream that could not write to its disk is silent until NATS is restarted.
+                    log.error("publish_not_acked", subject=subject, tries=tries)
+                if ack:  # JetStream is there but cannot take it yet: starting, electing a leader
+                    await asyncio.sleep(pause_s)
+                    pause_s = min(1.0, pause_s * 2)
 
     async def _send_once(self, subject: str, data: bytes, headers: dict[str, str]) -> Msg | None:
+        """Return the ack, or None if it has not come in time."""
         await self._connection.wait_connected()
         inbox = f"{self._prefix}.{next(self._tokens)}"
-        acked: asyncio.Future[Msg] = asyncio.get_running_loop().create_future()
-        self._waiting[inbox] = acked
+        loop = asyncio.get_running_loop()
+        acked: asyncio.Future[Msg | None] = loop.create_future()
+        self._waiting[inbox] = (acked, loop.time() + RESEND_S)
+        if self._looking is None:
+            self._looking = loop.call_later(RESEND_S, self._give_up_late)
         try:
             await self._connection.publish(subject, data, reply=inbox, headers=headers)
-            async with asyncio.timeout(RESEND_S):
-                return await acked
-        except TimeoutError:
-            return None
+            return await acked
         finally:
             del self._waiting[inbox]
 
-    async def _acked(self, message: Msg) -> None:
+    def _acked(self, message: Msg) -> None:
         waiting = self._waiting.get(message.subject)
-        if waiting and not waiting.done():
-            waiting.set_result(message)
+        if waiting and not waiting[0].done():
+            waiting[0].set_result(message)
+
+    def _give_up_late(self) -> None:
+        """Have sent again what has waited too long; one timer for all, as most are acked soon."""
+        loop = asyncio.get_running_loop()
+        self._looking = None
+        for acked, late_at in self._waiting.values():
+            if late_at > loop.time():
+                self._looking = loop.call_at(late_at, self._give_up_late)
+                return
+            _give_up(acked)
 
     def _resend_all(self) -> None:
-        for waiting in self._waiting.values():
-            if not waiting.done():
-                waiting.set_exception(TimeoutError("reconnected"))
+        for acked, _ in self._waiting.values():
+            _give_up(acked)
+
+
+def _give_up(acked: asyncio.Future[Msg | None]) -> None:
+    if not acked.done():
+        acked.set_result(None)
 
 
 def _read_ack(subject: str, ack: Msg) -> Outcome | None:

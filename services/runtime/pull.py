@@ -23,6 +23,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from proto.names import Header
+from services.runtime.clock import in_seconds
 from services.runtime.connection import Connection, Json
 
 log = structlog.get_logger()
@@ -38,6 +39,8 @@ MISSING_PAUSE_S: Final = 0.5
 
 #: W3C Trace Context; anything else in the header is a client's, and stays with it.
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
+#: Tokens of the subject for acks (NATS ADR-15).
+_SHORT_REPLY = 9
 _WRONG_PIN = "423"
 _GONE = {"409", "503"}
 
@@ -65,17 +68,21 @@ class Delivery:
     def __init__(self, connection: Connection, msg: Msg) -> None:
         self._connection = connection
         self._msg = msg
-        meta = msg.metadata
+        # Where an account is named there are further tokens in front, and may be one at the end.
+        tokens = msg.reply.split(".")
+        times, stream_seq, consumer_seq, stored_at, pending = (
+            tokens[4:9] if len(tokens) == _SHORT_REPLY else tokens[6:11]
+        )
         #: Position in the stream.
-        self.stream_seq = meta.sequence.stream
+        self.stream_seq = int(stream_seq)
         #: How many times it has been delivered, this time included.
-        self.times = meta.num_delivered
+        self.times = int(times)
         #: How many further messages the consumer had for us when it was sent.
-        self.pending = meta.num_pending
+        self.pending = int(pending)
         #: Position among what the consumer has delivered.
-        self.consumer_seq = meta.sequence.consumer
+        self.consumer_seq = int(consumer_seq)
         #: When NATS stored it, in seconds since the epoch.
-        self.stored_at = meta.timestamp.timestamp()
+        self.stored_at = in_seconds(int(stored_at))
         #: When its ack wait began anew for the last time, monotonic seconds.
         self.marked_at = time.monotonic()
 
@@ -156,9 +163,10 @@ class ConsumerPull:
         self._ids = itertools.count()
         self._subscription: Subscription | None = None
         self._open: dict[str, tuple[int, float]] = {}  # pull id → messages still due, expiry
-        self._instant: asyncio.Future[bool] | None = (
-            None  # whether a no-wait pull brought something
-        )
+        #: Messages asked for and not yet here.
+        self.due = 0
+        self._instant: asyncio.Future[None] | None = None  # the end of a pull that does not wait
+        self._instant_left = 0
         self._wanted = 0
         #: What the server knows us by while the consumer is pinned to us.
         self.pin: str | None = None
@@ -168,7 +176,7 @@ class ConsumerPull:
 
     async def start(self) -> None:
         """Subscribe; nothing is pulled until something is wanted."""
-        self._subscription = await self._connection.subscribe(f"{self._inbox}.*", self._received)
+        self._subscription = await self._connection.hear(f"{self._inbox}.*", self._received)
         self._connection.on_reconnect(self._forget_open)
         self._renewing = asyncio.create_task(self._renew(), name=f"pull {self._name}")
 
@@ -190,30 +198,37 @@ class ConsumerPull:
             raise RuntimeError("not started")
         return self._renewing
 
-    @property
-    def due(self) -> int:
-        """Messages asked for and not yet here."""
-        return sum(count for count, _ in self._open.values())
-
     def want(self, count: int) -> None:
-        """Keep `count` messages asked for. Fewer than before takes effect as pulls expire."""
+        """Keep `count` messages asked for, and at least half as many at any time.
+
+        Fewer than before takes effect as pulls expire.
+        """
         self._wanted = count
-        if count > self.due:
+        if self._is_short:
             self._changed.set()
 
-    async def take_now(self) -> bool:
-        """Take one message if there is one now; standing pulls must not be due meanwhile."""
+    @property
+    def _is_short(self) -> bool:
+        """Whether it is time to ask for more: not for each message, which costs one more."""
+        return self.due < self._wanted and self.due <= self._wanted // 2
+
+    async def take_now(self, count: int) -> int:
+        """Take up to `count` messages that are there now; return how many.
+
+        Standing pulls must not be due meanwhile.
+        """
         pull = f"{self._inbox}.{next(self._ids)}"
-        answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._instant = answer
+        self._instant = asyncio.get_running_loop().create_future()
+        self._instant_left = count
         try:
-            await self._ask(pull, {"batch": 1, "no_wait": True})
+            await self._ask(pull, {"batch": count, "no_wait": True})
             async with asyncio.timeout(INSTANT_S):
-                return await answer
+                await self._instant
         except TimeoutError:
-            return False
+            pass
         finally:
             self._instant = None
+        return count - self._instant_left
 
     async def _renew(self) -> None:
         while True:
@@ -234,6 +249,7 @@ class ConsumerPull:
         pull = f"{self._inbox}.{next(self._ids)}"
         expiry = asyncio.get_running_loop().time() + self._expires_s + EXPIRY_MARGIN_S
         self._open[pull] = (count, expiry)
+        self.due += count
         await self._ask(pull, {"batch": count, "expires": int(self._expires_s * 1e9)})
 
     async def _ask(self, pull: str, request: Json) -> None:
@@ -243,7 +259,7 @@ class ConsumerPull:
                 request["id"] = self.pin
         await self._connection.publish(self._api, orjson.dumps(request), reply=pull)
 
-    async def _received(self, msg: Msg) -> None:
+    def _received(self, msg: Msg) -> None:
         if msg.subject.startswith(self._inbox):
             self._status(msg)
             return
@@ -267,26 +283,32 @@ class ConsumerPull:
         self._close_pull(msg.subject)
 
     def _close_pull(self, pull: str) -> None:
-        if self._open.pop(pull, None) is None:
-            self._settle_instant(brought=False)
+        closed = self._open.pop(pull, None)
+        if closed is None:
+            self._settle_instant()
+        else:
+            self.due -= closed[0]
         self._changed.set()
 
     def _count_down(self) -> None:
         """Attribute a message to the oldest pull; the server serves them in that order."""
         if not self._open:
-            self._settle_instant(brought=True)
+            self._instant_left -= 1
+            if self._instant_left <= 0:
+                self._settle_instant()
             return
         pull, (count, expiry) = next(iter(self._open.items()))
+        self.due -= 1
         if count > 1:
             self._open[pull] = (count - 1, expiry)
         else:
             del self._open[pull]
-        if self.due <= self._wanted // 2:
+        if self._is_short:
             self._changed.set()
 
-    def _settle_instant(self, *, brought: bool) -> None:
+    def _settle_instant(self) -> None:
         if self._instant and not self._instant.done():
-            self._instant.set_result(brought)
+            self._instant.set_result(None)
 
     def _pinned(self, pin: str | None) -> None:
         if pin == self.pin:
@@ -298,7 +320,7 @@ class ConsumerPull:
     def _drop_expired(self) -> None:
         now = asyncio.get_running_loop().time()
         for pull in [pull for pull, (_, expiry) in self._open.items() if expiry <= now]:
-            del self._open[pull]
+            self.due -= self._open.pop(pull)[0]
 
     def _next_expiry_s(self) -> float | None:
         if not self._open:
@@ -308,4 +330,5 @@ class ConsumerPull:
 
     def _forget_open(self) -> None:
         self._open.clear()
+        self.due = 0
         self._changed.set()

@@ -15,7 +15,13 @@ import structlog
 from nats.aio.msg import Msg
 
 from proto.codec import decode
-from proto.errors import Cancelled, DeadlineExceeded, MalformedMessage, QueueUnavailable
+from proto.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    MalformedMessage,
+    QueueUnavailable,
+    SkelgraphError,
+)
 from proto.messages import StopWork
 from proto.names import ANY_STOP
 from services.runtime.clock import ServerClock
@@ -44,7 +50,7 @@ class Stops:
         self._clock = clock
         self._look_every_s = look_every_s
         self._running: dict[asyncio.Task[object], tuple[str, int | None]] = {}
-        self._stopped: set[asyncio.Task[object]] = set()
+        self._stopped: dict[asyncio.Task[object], type[SkelgraphError]] = {}
         self._recent: dict[str, tuple[float, StopWork]] = {}
 
     async def listen(self, connection: Connection) -> None:
@@ -66,35 +72,33 @@ class Stops:
         node: int | None,
         deadline_at: float,
     ) -> T:
-        """Run `work` until it is done or of no more use.
+        """Run `work` in this task until it is done or of no more use.
 
         Raises:
             Cancelled: the request has ended otherwise, or does not need this node.
             DeadlineExceeded: `deadline_at` (seconds since the epoch, NATS's clock) has passed.
         """
-        task = asyncio.create_task(work, name=f"{request}/{node}")
+        task = asyncio.current_task()
+        if task is None or self._is_stopped(request, node):
+            work.close()
+            raise Cancelled
         self._running[task] = (request, node)
-        if self._is_stopped(request, node):
-            self._cancel(task)
+        left_s = max(0.0, deadline_at - self._clock.now())
+        loop, cancels = asyncio.get_running_loop(), task.cancelling()
+        timer = loop.call_later(left_s, self._stop, task, DeadlineExceeded)
         try:
-            left_s = max(0.0, deadline_at - self._clock.now())
-            done, _ = await asyncio.wait([task], timeout=left_s)
-            if not done:
-                await _end(task)
-                raise DeadlineExceeded
-            return await self._result(task)
-        finally:
-            await _end(task)
-            del self._running[task]
-            self._stopped.discard(task)
-
-    async def _result(self, task: asyncio.Task[T]) -> T:
-        try:
-            return await task
+            return await work
         except asyncio.CancelledError:
-            if task in self._stopped:
-                raise Cancelled from None
+            # Ours, and nobody else's as well: as in `asyncio.timeout`.
+            stopped = self._stopped.pop(task, None)
+            if stopped and task.uncancel() <= cancels:
+                raise stopped() from None
             raise
+        finally:
+            timer.cancel()
+            del self._running[task]
+            if self._stopped.pop(task, None):
+                task.uncancel()
 
     async def _heard(self, message: Msg) -> None:
         try:
@@ -105,11 +109,12 @@ class Stops:
         self._recent[stop.request] = (time.monotonic(), stop)
         for task, (request, node) in self._running.items():
             if request == stop.request and _concerns(stop, node):
-                self._cancel(task)
+                self._stop(task, Cancelled)
 
-    def _cancel(self, task: asyncio.Task[T]) -> None:
-        self._stopped.add(task)
-        task.cancel()
+    def _stop(self, task: asyncio.Task[object], why: type[SkelgraphError]) -> None:
+        if task not in self._stopped:
+            self._stopped[task] = why
+            task.cancel()
 
     def _is_stopped(self, request: str, node: int | None) -> bool:
         known = self._recent.get(request)
@@ -124,7 +129,7 @@ class Stops:
                 continue
             for task, (other, _) in list(self._running.items()):
                 if ended and other == request:
-                    self._cancel(task)
+                    self._stop(task, Cancelled)
 
     def _forget_old(self) -> None:
         old = time.monotonic() - REMEMBER_S
@@ -133,10 +138,3 @@ class Stops:
 
 def _concerns(stop: StopWork, node: int | None) -> bool:
     return stop.nodes is None or node in stop.nodes
-
-
-async def _end(task: asyncio.Task[T]) -> None:
-    """Cancel `task` unless it is done, and wait for its end."""
-    if not task.done():
-        task.cancel()
-        await asyncio.wait([task])

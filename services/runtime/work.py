@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final
 
 import structlog
@@ -142,7 +143,8 @@ class WorkLoop:
         self._handler = handler
         self._kind = kind
         self._pulls = [
-            ConsumerPull(connection, stream, consumer, self._received) for consumer in consumers
+            ConsumerPull(connection, stream, consumer, partial(self._received, place))
+            for place, consumer in enumerate(consumers)
         ]
         self._ack_wait_s = ack_wait_s
         self._clock = clock
@@ -150,10 +152,16 @@ class WorkLoop:
         self._deaf_until = 0.0
         self._held_back = False
         self._running: dict[asyncio.Task[None], Job] = {}
+        #: The same, by position in the stream.
+        self._jobs: dict[int, tuple[asyncio.Task[None], Job]] = {}
         self._naks: set[asyncio.Task[None]] = set()
+        #: What came without a free slot, by position in the stream: its consumer's place, and until
+        #: when it is kept.
+        self._surplus: dict[int, tuple[int, Delivery, asyncio.TimerHandle]] = {}
         self._changed = asyncio.Event()
         self._slot_free_since = clock.now()
         self._draining = False
+        self._in_flight = metrics.IN_FLIGHT.labels(kind)
         metrics.SLOTS.labels(kind).set(slots)
 
     def hold_back(self, held_back: bool) -> None:
@@ -191,6 +199,8 @@ class WorkLoop:
 
     async def _drain(self, drain_s: float) -> None:
         self._draining = True
+        for _, delivery, _ in list(self._surplus.values()):
+            self._no_slot(delivery)
         for pull in self._pulls:
             await pull.stop()
         if self._running:
@@ -207,9 +217,10 @@ class WorkLoop:
         """Keep as many messages asked for as there are free slots, the urgent ones first."""
         while True:
             self._changed.clear()
+            self._begin_surplus()
             if self._free > 0 and await self._took_urgent():
                 continue
-            free = self._free
+            free = max(0, self._free - len(self._surplus))
             for pull in self._pulls:
                 pull.want(free)
             await self._changed.wait()
@@ -223,45 +234,85 @@ class WorkLoop:
         if len(self._pulls) == 1:
             return False
         for pull in self._pulls:
-            if not pull.due and await pull.take_now():
+            if not pull.due and await pull.take_now(self._free):
                 return True
         return False
 
-    def _received(self, delivery: Delivery) -> None:
+    def _received(self, place: int, delivery: Delivery) -> None:
         self._clock.saw(delivery.stored_at)
         if self._is_running(delivery):
             return
         if self._marks.is_late or time.monotonic() < self._deaf_until:
             return  # it waited for a process that stood still: somebody else has it, or will
-        if self._draining or self._free <= 0:
-            # Several consumers were asked for the same slot; another worker may have one.
-            nak = asyncio.create_task(delivery.nak(BOUNCE_S), name="nak")
-            self._naks.add(nak)
-            nak.add_done_callback(self._naks.discard)
-            return
+        if self._draining:
+            self._bounce(delivery, BOUNCE_S)
+        elif self._free <= 0:
+            self._keep(place, delivery)
+        else:
+            self._begin(delivery)
+
+    def _keep(self, place: int, delivery: Delivery) -> None:
+        """Keep what came for a slot that another consumer's message has, in case one is free soon.
+
+        For no longer than a moment: another worker may have a slot.
+        """
+        self._marks.hold(delivery)
+        due = asyncio.get_running_loop().call_later(BOUNCE_S, self._no_slot, delivery)
+        self._surplus[delivery.stream_seq] = (place, delivery, due)
+
+    def _no_slot(self, delivery: Delivery) -> None:
+        if self._give_up(delivery):
+            self._bounce(delivery)
+            self._changed.set()
+
+    def _give_up(self, delivery: Delivery) -> bool:
+        """Keep a message no longer; return whether it is still ours."""
+        _, _, due = self._surplus.pop(delivery.stream_seq)
+        due.cancel()
+        self._marks.release(delivery)
+        return time.monotonic() - delivery.marked_at < self._ack_wait_s
+
+    def _bounce(self, delivery: Delivery, delay_s: float = 0) -> None:
+        nak = asyncio.create_task(delivery.nak(delay_s), name="nak")
+        self._naks.add(nak)
+        nak.add_done_callback(self._naks.discard)
+
+    def _begin_surplus(self) -> None:
+        """Begin what has been kept, the most urgent first."""
+        while self._surplus and self._free > 0:
+            _, delivery, _ = min(self._surplus.values(), key=lambda kept: kept[0])
+            if self._give_up(delivery):
+                self._begin(delivery)
+
+    def _begin(self, delivery: Delivery) -> None:
         received_at = self._clock.now()
         job = Job(delivery, self._ack_wait_s, received_at, self._slot_free_since)
         self._marks.hold(delivery)
         task = asyncio.create_task(self._work(job), name=f"{self._kind} {delivery.subject}")
         self._running[task] = job
+        self._jobs[delivery.stream_seq] = (task, job)
         task.add_done_callback(self._freed)
-        metrics.IN_FLIGHT.labels(self._kind).set(len(self._running))
+        self._in_flight.set(len(self._running))
         self._changed.set()
 
     def _is_running(self, delivery: Delivery) -> bool:
         """Whether it is a redelivery of what runs here: NATS was away for an ack wait."""
-        for task, job in self._running.items():
-            # One that is done has let its message go: what is held for it is held for ever.
-            if job.delivery.stream_seq == delivery.stream_seq and not task.done():
-                self._marks.release(job.delivery)
-                job.delivery = delivery
-                self._marks.hold(delivery)
-                return True
-        return False
+        if kept := self._surplus.get(delivery.stream_seq):
+            self._give_up(kept[1])
+        task, job = self._jobs.get(delivery.stream_seq, (None, None))
+        # One that is done has let its message go: what is held for it is held for ever.
+        if job is None or task is None or task.done():
+            return False
+        self._marks.release(job.delivery)
+        job.delivery = delivery
+        self._marks.hold(delivery)
+        return True
 
     def _lapsed(self) -> None:
         """Leave what runs to those to whom it has gone while this process stood still."""
         self._deaf_until = time.monotonic() + DEAF_S
+        for _, delivery, _ in list(self._surplus.values()):
+            self._give_up(delivery)
         for task, job in self._running.items():
             log.warning("work_lapsed", kind=self._kind, subject=job.delivery.subject)
             job.lapse()
@@ -270,8 +321,11 @@ class WorkLoop:
     def _freed(self, task: asyncio.Task[None]) -> None:
         if len(self._running) == self._slots:
             self._slot_free_since = self._clock.now()
-        self._running.pop(task, None)
-        metrics.IN_FLIGHT.labels(self._kind).set(len(self._running))
+        job = self._running.pop(task)
+        if self._jobs.get(job.delivery.stream_seq) == (task, job):
+            del self._jobs[job.delivery.stream_seq]
+        self._begin_surplus()
+        self._in_flight.set(len(self._running))
         self._changed.set()
         if not task.cancelled() and (error := task.exception()):
             log.error("work_failed", kind=self._kind, task=task.get_name(), exc_info=error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cached_property, lru_cache
 from typing import Final
 
 _MARKS: Final = re.compile(r"[*_#]+")
@@ -32,13 +33,11 @@ class Heading:
 
     def __init__(self, number: int, summary: str) -> None:
         starts = (f"{number}. ", f"{number}) ", f"part {number}: ", f"part {number}. ")
-        self._echoes = tuple(label + plain(summary) for label in ("", *starts))
-        title = r"\s+".join(map(re.escape, summary.split()))
-        label = rf"(?:part\s+)?{number}\s*[.):][*_]*\s*"
-        self._own = re.compile(rf"[#*_\s]*(?:{label})?[*_]*{title}{_END}", re.IGNORECASE)
-        any_label = r"(?:part\s+)?[0-9]{1,3}\s*[.):][*_]*\s*"
-        marked = rf"[ \t]*(?:[#*_]+[ \t]*(?:{any_label})?|{any_label})[*_]*{title}{_END}"
-        self._marked = re.compile(marked, re.IGNORECASE)
+        said = plain(summary)
+        self._echoes = tuple(label + said for label in ("", *starts))
+        self._words = summary.split()
+        self._first_word = self._words[0].lower() if self._words else ""
+        self._label = rf"(?:part\s+)?{number}\s*[.):][*_]*\s*"
 
     def may_begin(self, text: str) -> bool:
         """Say whether `text` may still become this heading, by what comes next."""
@@ -54,7 +53,7 @@ class Heading:
 
     def end_in(self, text: str) -> int:
         """Return where the heading that `text` begins with ends; 0 if it has none."""
-        found = self._own.match(text)
+        found = self._own.match(text) if self._is_named_in(text) else None
         return found.end() if found else 0
 
     def is_marked_in(self, line: str) -> bool:
@@ -63,15 +62,46 @@ class Heading:
         Under any number: small models go on counting.
         A bare title with a colon may be text: a part that sums up names the others.
         """
-        return self._marked.match(line) is not None
+        return self._is_named_in(line) and self._marked.match(line) is not None
+
+    # Patterns of its own for each part of each request: they are made for texts that need them.
+
+    def _is_named_in(self, text: str) -> bool:
+        return self._first_word in text.lower()
+
+    @cached_property
+    def _title(self) -> str:
+        return r"\s+".join(map(re.escape, self._words))
+
+    @cached_property
+    def _own(self) -> re.Pattern[str]:
+        pattern = rf"[#*_\s]*(?:{self._label})?[*_]*{self._title}{_END}"
+        return re.compile(pattern, re.IGNORECASE)
+
+    @cached_property
+    def _marked(self) -> re.Pattern[str]:
+        label = r"(?:part\s+)?[0-9]{1,3}\s*[.):][*_]*\s*"
+        marks = rf"[ \t]*(?:[#*_]+[ \t]*(?:{label})?|{label})"
+        return re.compile(rf"{marks}[*_]*{self._title}{_END}", re.IGNORECASE)
+
+
+def heading(number: int, summary: str) -> Heading:
+    """Return the heading of a part; the parts of a request are asked for by each of its nodes."""
+    return _heading(number, summary)
 
 
 def others(skeleton: Sequence[str], number: int) -> tuple[Heading, ...]:
     """Return the headings of the parts in `skeleton` other than part `number`."""
+    return tuple(_heading(*title) for title in _titles(tuple(skeleton)) if title[0] != number)
+
+
+_heading = lru_cache(maxsize=1024)(Heading)
+
+
+@lru_cache(maxsize=64)
+def _titles(skeleton: tuple[str, ...]) -> tuple[tuple[int, str], ...]:
     found = [match for line in skeleton if (match := _LINE.match(line))]
-    return tuple(
-        Heading(int(match[1]), match[2].strip()) for match in found if int(match[1]) != number
-    )
+    return tuple((int(match[1]), match[2].strip()) for match in found)
 
 
 def plain(text: str) -> str:

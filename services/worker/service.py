@@ -28,7 +28,6 @@ from proto.messages import (
     NodeFailed,
     NodeReset,
     NodeStarted,
-    TokensDecoded,
 )
 from proto.names import Subjects, work_of
 from services.runtime import logs, metrics, tracing
@@ -39,6 +38,7 @@ from services.runtime.context import fitted
 from services.runtime.facts import EventLog
 from services.runtime.stops import Stops
 from services.runtime.work import MAX_DELIVERIES, Job
+from services.worker.preview import Preview
 from services.worker.prompts import node_call
 from services.worker.text import TextFilter
 
@@ -144,16 +144,13 @@ class Worker:
         self, work: DecodeNode, job: Job, stream: EngineStream, max_tokens: int
     ) -> NodeDecoded:
         started_at, started = self._clock.now(), time.monotonic()
-        log.info("node_started", endpoint=stream.endpoint)
-        await self._tell_started(work, stream.endpoint, max_tokens)
+        log.debug("node_started", endpoint=stream.endpoint)
+        self._tell_started(work, stream.endpoint, max_tokens)
         text = TextFilter(work.node, work.skeleton)
-        offset = tokens = 0
-        async with stream:
-            async for chunk in stream:
-                tokens += 1
-                if piece := text.feed(chunk.text):
-                    await self._tell_tokens(work, offset, piece, tokens)
-                    offset += len(piece)
+        with Preview(self._connection, work) as preview:
+            async with stream:
+                async for chunk in stream:
+                    preview.add(text.feed(chunk.text))
             completion = stream.completion
         final = text.finish(completion.finish_reason)
         if not final:
@@ -179,12 +176,18 @@ class Worker:
     async def _done(self, work: DecodeNode, decoded: NodeDecoded, headers: dict[str, str]) -> None:
         logs.texts("node_text", text=decoded.text)
         first = await self._events.append(decoded, headers=headers)
-        pool, usage = decoded.pool, decoded.usage
-        metrics.NODE_QUEUED_S.labels(pool).observe(decoded.queued_ms / 1000)
-        metrics.NODE_FIRST_TOKEN_S.labels(pool).observe(decoded.first_token_ms / 1000)
-        metrics.NODE_DECODE_S.labels(pool, work.node.difficulty).observe(decoded.decode_ms / 1000)
-        metrics.count_tokens(pool, usage.prompt_tokens, usage.cached_tokens, usage.generated_tokens)
-        log.info(
+        usage = decoded.usage
+        metrics.count_node(
+            decoded.pool,
+            work.node.difficulty,
+            queued_s=decoded.queued_ms / 1000,
+            first_token_s=decoded.first_token_ms / 1000,
+            decode_s=decoded.decode_ms / 1000,
+        )
+        metrics.count_tokens(
+            decoded.pool, usage.prompt_tokens, usage.cached_tokens, usage.generated_tokens
+        )
+        log.debug(
             "node_decoded" if first else "node_decoded_before",
             decode_ms=round(decoded.decode_ms),
             queued_ms=round(decoded.queued_ms, 1),
@@ -208,10 +211,10 @@ class Worker:
             error=info,
         )
         reset = NodeReset(request=work.request, node=work.node.id, attempt=work.attempt, error=info)
-        await self._tell(work, encode(reset))
+        self._tell(work, encode(reset))
         await self._events.append(failed, headers=headers)
 
-    async def _tell_started(self, work: DecodeNode, endpoint: str, max_tokens: int) -> None:
+    def _tell_started(self, work: DecodeNode, endpoint: str, max_tokens: int) -> None:
         started = NodeStarted(
             request=work.request,
             node=work.node.id,
@@ -221,21 +224,10 @@ class Worker:
             endpoint=endpoint,
             max_tokens=max_tokens,
         )
-        await self._tell(work, encode(started))
+        self._tell(work, encode(started))
 
-    async def _tell_tokens(self, work: DecodeNode, offset: int, text: str, tokens: int) -> None:
-        decoded = TokensDecoded(
-            request=work.request,
-            node=work.node.id,
-            attempt=work.attempt,
-            offset=offset,
-            text=text,
-            tokens=tokens,
-        )
-        await self._tell(work, encode(decoded))
-
-    async def _tell(self, work: DecodeNode, preview: bytes) -> None:
-        await self._connection.publish(Subjects.live(work.request, work.node.id), preview)
+    def _tell(self, work: DecodeNode, preview: bytes) -> None:
+        self._connection.preview(Subjects.live(work.request, work.node.id), preview)
 
     def _unreadable(self, subject: str, error: MalformedMessage) -> NodeFailed:
         work = work_of(subject)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from proto.messages import FinishReason, NodeSpec
-from services.worker.headings import Heading, others
+from services.worker.headings import heading, others
 
 _SENTENCE_END: Final = re.compile(r"(?:[.!?…؟।]+[\"'”’»)\]*_]*(?=\s|$))|[。！？]+[”’」』）]*")
 _LIST_LINE: Final = re.compile(r"^[ \t]*(?:[-*+•]|\d+[.)])[ \t]*\S[^\n]*(?=\n)", re.MULTILINE)
@@ -39,7 +39,7 @@ class TextFilter:
     """
 
     def __init__(self, node: NodeSpec | None = None, skeleton: Sequence[str] = ()) -> None:
-        self._own = Heading(node.id, node.summary) if node and node.summary else None
+        self._own = heading(node.id, node.summary) if node and node.summary else None
         self._others = others(skeleton, node.id) if node else ()
         self._head: str | None = ""  # None once it is decided
         self._line: str | None = None  # a line that may become another part's heading

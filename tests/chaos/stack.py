@@ -240,6 +240,7 @@ class Stack:
             "engine_api_key": name,
             "health_port": port,
             "log_format": "json",
+            "log_level": "debug",
             **urls,
         }
         return {f"SKELGRAPH_{key.upper()}": str(value) for key, value in settings.items()}

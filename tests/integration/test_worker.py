@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -110,7 +111,9 @@ async def test_tokens_are_heard_as_they_come_and_the_text_is_a_fact(
     assert isinstance(previews[0], NodeStarted)
     tokens = [preview for preview in previews if isinstance(preview, TokensDecoded)]
     assert "".join(token.text for token in tokens) == fact.text
-    assert [token.offset for token in tokens] == [0, 7, 10]
+    lengths = [0, *(len(token.text) for token in tokens)]
+    assert [token.offset for token in tokens] == list(itertools.accumulate(lengths))[:-1]
+    assert tokens[0].text == "Because"  # at once; what follows within a moment comes together
     await no_work_queued(runtime)
 
 
