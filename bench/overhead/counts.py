@@ -8,12 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import cProfile
+import json
 import pstats
+import tempfile
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from types import CodeType
+from typing import Final
+
+import uvloop
 
 from bench.overhead.requests import Requests
 from bench.overhead.shapes import Shape, chain
@@ -22,6 +28,7 @@ from bench.overhead.traffic import traffic
 from bench.overhead.worker import NoOpSettings, engines_of
 from services.assembler.__main__ import AssemblerSettings
 from services.assembler.__main__ import serve as assemble
+from services.runtime import logs
 from services.runtime.connection import Connection
 from services.runtime.facts import EventLog
 from services.runtime.lifecycle import Process
@@ -31,40 +38,44 @@ from services.runtime.streams import StreamLimits, provision
 from services.worker.__main__ import serve as decode
 from skelgraph.local.nats import NatsServer
 
+#: What a node cost when somebody last looked; `python -m bench.overhead.counts` writes it anew.
+BASELINE: Final = Path(__file__).with_name("baseline.json")
+REPEATS: Final = 3
 #: What is counted is the difference between these two, so that a request's own costs fall out.
 LONG, SHORT = chain(24), chain(4)
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What a node costs.
+#: Functions whose calls are counted one by one: figure → end of the file's name, function. A C
+#: function has no file.
+WATCHED: Final = {
+    "encodings": ("proto/codec.py", "encode"),
+    "decodings": ("", "validate_json"),
+    "models": ("pydantic/main.py", "BaseModel.__init__"),
+    "publishes": ("runtime/connection.py", "Connection._buffer"),
+    "tasks": ("asyncio/tasks.py", "create_task"),
+    "waits": ("asyncio/tasks.py", "_wait"),
+    "time_limits": ("asyncio/timeouts.py", "timeout"),
+    "log_lines": ("structlog/_base.py", "BoundLoggerBase._process_event"),
+    "patterns": ("re/__init__.py", "_compile"),
+}
 
-    Args:
-        calls: of Python and C functions, in assembler and worker together.
-        messages: to the server and from it.
-        kilobytes: the same in size.
-        stored_kilobytes: by which the event log grows.
-    """
-
-    calls: float
-    messages: float
-    kilobytes: float
-    stored_kilobytes: float
-
-    def as_dict(self) -> dict[str, float]:
-        """Return the figures by name."""
-        return asdict(self)
+Counts = dict[str, float]
 
 
 async def count(folder: Path, repeats: int) -> tuple[Counts, pstats.Stats]:
-    """Return what a node costs, and where its calls are made."""
+    """Return what a node costs, by name, and where its calls are made.
+
+    Args:
+        folder: of the server's store.
+        repeats: of each chain.
+    """
     async with _services(folder) as stand:
         requests = Requests(stand)
         await requests.listen()
         for _ in range(3):
             await _run(requests, LONG)
         profile = cProfile.Profile()
-        sums = {shape.name: dict.fromkeys(Counts.__slots__, 0.0) for shape in (LONG, SHORT)}
+        sums: dict[str, Counts] = {shape.name: defaultdict(float) for shape in (LONG, SHORT)}
         for _ in range(repeats):
             for shape in (LONG, SHORT):
                 told = await _counted(stand, requests, shape, profile)
@@ -72,12 +83,12 @@ async def count(folder: Path, repeats: int) -> tuple[Counts, pstats.Stats]:
                     sums[shape.name][name] += value
         nodes = repeats * (len(LONG.nodes) - len(SHORT.nodes))
         each = {n: (v - sums[SHORT.name][n]) / nodes for n, v in sums[LONG.name].items()}
-        return Counts(**each), pstats.Stats(profile)
+        return each, pstats.Stats(profile)
 
 
 async def _counted(
     stand: Stand, requests: Requests, shape: Shape, profile: cProfile.Profile
-) -> dict[str, float]:
+) -> Counts:
     planned = await requests.plan(shape, 1)
     url = [server.monitor_url for server in stand.nats]
     before, stored = await asyncio.to_thread(traffic, url), await stand.log_bytes()
@@ -88,16 +99,29 @@ async def _counted(
     profile.disable()
     after = await asyncio.to_thread(traffic, url)
     grown = {name: after[name] - before[name] for name in after}
-    return {
-        "calls": _calls(profile) - calls,
+    made = {name: made - calls[name] for name, made in _calls(profile).items()}
+    return made | {
         "messages": grown["in_msgs"] + grown["out_msgs"],
         "kilobytes": (grown["in_bytes"] + grown["out_bytes"]) / 1000,
         "stored_kilobytes": (await stand.log_bytes() - stored) / 1000,
     }
 
 
-def _calls(profile: cProfile.Profile) -> float:
-    return float(sum(entry.callcount for entry in profile.getstats()))
+def _calls(profile: cProfile.Profile) -> Counts:
+    """Return how many calls there were in all, and of the functions that are watched."""
+    counted = dict.fromkeys(("calls", *WATCHED), 0.0)
+    for entry in profile.getstats():
+        counted["calls"] += entry.callcount
+        for name, (file, function) in WATCHED.items():
+            if _is_of(entry.code, file, function):
+                counted[name] += entry.callcount
+    return counted
+
+
+def _is_of(code: CodeType | str, file: str, function: str) -> bool:
+    if isinstance(code, str):
+        return not file and f"'{function}'" in code
+    return bool(file) and code.co_filename.endswith(file) and code.co_qualname == function
 
 
 async def _run(requests: Requests, shape: Shape) -> None:
@@ -128,6 +152,7 @@ async def _service(
     settings: ServiceSettings, serve: Callable[[Process], Awaitable[None]]
 ) -> AsyncIterator[None]:
     process = Process("counted", settings)
+    process.spawn(process.health.serve(), "health")
     await process.connection.open(timeout_s=5)
     serving = asyncio.ensure_future(serve(process))
     try:
@@ -141,3 +166,14 @@ async def _service(
         await serving
         await process.cancel_tasks()
         await process.connection.close()
+
+
+async def _main() -> None:
+    with tempfile.TemporaryDirectory(prefix="skelgraph-counts-") as folder:
+        counts, _ = await count(Path(folder), REPEATS)
+    BASELINE.write_text(json.dumps({n: round(v, 2) for n, v in counts.items()}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    logs.configure("info", "json")
+    uvloop.run(_main())

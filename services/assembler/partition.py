@@ -291,9 +291,7 @@ class Partition:
         if superfluous and not open_request.under_way("stop"):
             self._releases.stopped(graph.request, superfluous)
             self._start(open_request, self._ledger.stop(graph.request, superfluous), "stop")
-        for node in graph.due():
-            self._releases.ready(graph, node, partial(self._start_release, open_request))
-        self._releases.hand_over()
+        self._releases.ready(graph, graph.due(), partial(self._start_release, open_request))
         end = end_of(graph, self._clock.now())
         if end and not open_request.under_way("end"):
             self._start(open_request, self._end(end, open_request), "end")

@@ -36,7 +36,7 @@ class Releases:
         self._source = source
         #: Called when there is something new to say.
         self.changed: Callable[[], None] = lambda: None
-        self._said: list[LoadAnnounced] = []
+        self._said: list[tuple[int, int]] = []
         self._started_s = _now_s()
         self._listening: asyncio.TimerHandle | None = None
 
@@ -48,11 +48,23 @@ class Releases:
                 self._schedule.done(fact.request, fact.node)
         self._schedule.moved(fact.request)
 
-    def ready(self, graph: Graph, node: int, start: Callable[[Release], None]) -> None:
+    def ready(self, graph: Graph, nodes: Sequence[int], start: Callable[[Release], None]) -> None:
+        """Take in the nodes of a request that have become ready."""
+        for node in nodes:
+            self._ready(graph, node, start, alone=len(nodes) == 1)
+        self.hand_over()
+
+    def _ready(
+        self, graph: Graph, node: int, start: Callable[[Release], None], *, alone: bool
+    ) -> None:
         """Hold a node that has become ready; one that is tried again has waited already."""
         pool = graph.pool(node)
         if graph.attempt(node) == 1:
-            self._schedule.hold(Held(graph, node, pool, _now_s(), start))
+            held = Held(graph, node, pool, _now_s(), start)
+            if alone and self._schedule.passes(held, self._others(pool)):
+                self._start(held)
+            else:
+                self._schedule.hold(held)
         elif release := graph.release(node):
             self._schedule.released(graph, node, pool)
             start(release)
@@ -78,25 +90,25 @@ class Releases:
     def hand_over(self) -> None:
         """Start whatever there is room for."""
         for pool in Pool:
-            while taken := self._schedule.take(pool, self._others(pool)):
+            while self._schedule.holds(pool) and (
+                taken := self._schedule.take(pool, self._others(pool))
+            ):
                 for held in taken:
                     self._start(held)
         # Not at every word of the others, or all would answer one another for ever.
-        if self._said != self._ours():
+        if self._said != self._schedule.counts():
             self.changed()
 
     def words(self) -> list[LoadAnnounced]:
         """Return what there is to say now."""
-        self._said = self._ours()
-        for word in self._said:
+        self._said = self._schedule.counts()
+        words = [self._schedule.load(pool, self._source) for pool in Pool]
+        for word in words:
             others = self._others(word.pool)
             metrics.NODES_HELD.labels(word.pool).set(word.held)
             slack = (others.slots or 0) - others.released - word.released
             metrics.POOL_SLACK.labels(word.pool).set(slack if others.slots else float("nan"))
-        return self._said
-
-    def _ours(self) -> list[LoadAnnounced]:
-        return [self._schedule.load(pool, self._source) for pool in Pool]
+        return words
 
     def _others(self, pool: Pool) -> PoolLoad:
         load = self._board.load(pool, _now_s(), without=self._source)

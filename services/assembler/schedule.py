@@ -116,6 +116,8 @@ class Schedule:
 
     def moved(self, request: str) -> None:
         """Rank the held nodes of a request anew: its work has changed."""
+        if not self._held:
+            return
         for node in self._of_request.get(request, ()):
             if known := self._held.get((request, node)):
                 self._enqueue((request, node), known[1])
@@ -142,6 +144,29 @@ class Schedule:
             self.released(held.graph, held.node, pool)
             taken.append(held)
         return taken
+
+    def passes(self, held: Held, others: PoolLoad) -> bool:
+        """Whether a node that alone has become ready goes at once; it counts as released then.
+
+        As `hold` and `take`, where nobody waits before it: then there is nothing to rank.
+        """
+        lane = self._lanes[held.pool]
+        if lane.held:
+            return False
+        lane.held = 1  # it has its share of the room
+        room = self._room(held.pool, others)
+        lane.held = 0
+        if room > 0:
+            self.released(held.graph, held.node, held.pool)
+        return room > 0
+
+    def holds(self, pool: Pool) -> bool:
+        """Whether any node is held for `pool`."""
+        return self._lanes[pool].held > 0
+
+    def counts(self) -> list[tuple[int, int]]:
+        """Return for each pool how many nodes are under way, and held."""
+        return [(lane.released, lane.held) for lane in self._lanes.values()]
 
     def load(self, pool: Pool, source: str) -> LoadAnnounced:
         """Return what this process has to say of `pool`."""
