@@ -54,7 +54,6 @@ WATCHED: Final = {
     "publishes": ("runtime/connection.py", "Connection._buffer"),
     "tasks": ("asyncio/tasks.py", "create_task"),
     "waits": ("asyncio/tasks.py", "_wait"),
-    "time_limits": ("asyncio/timeouts.py", "timeout"),
     "log_lines": ("structlog/_base.py", "BoundLoggerBase._process_event"),
     "patterns": ("re/__init__.py", "_compile"),
 }
