@@ -55,8 +55,8 @@ class Requests:
         self._open: dict[str, asyncio.Future[None]] = {}
 
     async def listen(self) -> None:
-        """Hear of ends."""
-        await self._stand.connection.subscribe(f"{PREFIX}.event.*.*.end", self._ended)
+        """Hear of ends, once they are stored."""
+        await self._stand.connection.subscribe(f"{PREFIX}.fact.*.*.end", self._ended)
 
     async def plan(self, shape: Shape, copies: int) -> list[str]:
         """Store the plans of so many requests; return these when the assembler knows them."""
