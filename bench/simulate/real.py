@@ -94,7 +94,9 @@ async def run(
 
 def replay(question: Question) -> Replay:
     """Return the question as engines repeat it: a plan of as many tokens, texts as long."""
-    parts = [Part(text=f"{question.shape}\n" if question.nodes else "direct", tokens=WORD_TOKENS)]
+    # One of the gate's words for a direct answer: an engine says only what fits the grammar.
+    word = f"{question.shape}\n" if question.nodes else "fact"
+    parts = [Part(text=word, tokens=WORD_TOKENS)]
     parts += [Part(text=f"{_line(node)}\n", tokens=node.line_tokens) for node in question.nodes]
     if question.nodes:
         parts.append(Part(text="end", tokens=END_TOKENS))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +10,15 @@ from random import Random
 
 import pytest
 
-from bench.simulate import study, work
+from bench.simulate import real, study, work
 from bench.simulate.figures import Answered, figures, quantile, spread
 from bench.simulate.policies import DIRECT, POLICIES, Policy
 from bench.simulate.work import Arrival, PlannedNode, Question
 from bench.simulate.world import Asked, Deployment, World
 from bench.simulated_engine.profiles import H100, LLAMA_8B, roofline
+from services.planner.parser import PlanLimits, Planned
+from services.planner.prompts import plan_call
+from services.planner.reading import PlanReader
 
 FAST = replace(roofline("fast", LLAMA_8B, H100, 1), kv_token_s=0.0)
 SMALL = Deployment(large_endpoints=1, small_endpoints=1, slots=2, planner_slots=2)
@@ -135,3 +139,18 @@ def test_quantiles_and_confidence() -> None:
     mean, half = spread([1.0, 2.0, 3.0])
     assert mean == 2.0
     assert half == pytest.approx(4.30 / 3**0.5)
+
+
+def test_engines_can_repeat_what_is_simulated() -> None:
+    grammar = plan_call("?", mode="auto", max_nodes=12).grammar
+    assert grammar is not None
+    for question in work.drawn(Random(6), 60):
+        repeated = real.replay(question)
+        assert re.fullmatch(grammar.regex, "".join(part.text for part in repeated.plan))
+        reader = PlanReader(PlanLimits(max_nodes=12))
+        items = [*reader.feed("".join(part.text for part in repeated.plan)), *reader.close()]
+        nodes = [item.node for item in items if isinstance(item, Planned)]
+        assert [node.needs for node in nodes] == [node.needs for node in question.nodes]
+        assert [node.difficulty == "easy" for node in nodes] == [
+            node.easy for node in question.nodes
+        ]
