@@ -27,6 +27,7 @@ from proto.names import new_request_id
 from services.planner.gate import depth, width
 from services.runtime import logs
 from services.runtime.client import Client, Ending, make_request
+from services.runtime.credentials import Access
 from skelgraph.local.config import StackConfig
 from skelgraph.session import Where, reach
 
@@ -211,7 +212,7 @@ def main(
     """Answer a file of questions, one at a time, and say where the time went."""
     logs.configure("error", "console")
     questions = read_questions(file)[:limit]
-    where = Where(nats_url, None, StackConfig(), "plain")
+    where = Where(nats_url, Access(), StackConfig(), "plain")
     asked: dict[str, object] = {"mode": mode}
     if max_tokens:
         asked["sampling"] = {"max_tokens": max_tokens}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -76,6 +77,14 @@ def up(
         int | None,
         typer.Option(min=1, max=65535, help="Port of the gateway. Default: 8080 if it is free."),
     ] = None,
+    auth: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of `skelgraph auth init`: NATS lets in only whom it names, each service "
+            "with its own rights.",
+        ),
+    ] = None,
     progress: ProgressOption = "auto",
 ) -> None:
     """Start everything, with a gateway (HTTP API and live page), until Ctrl-C.
@@ -92,7 +101,7 @@ def up(
             progress,
             Engines(large_url, small_url, large_model, small_model),
         )
-        return commands.up(place, http_port)
+        return commands.up(place, http_port, auth)
 
     run(command)
 

@@ -9,13 +9,13 @@ import sys
 import textwrap
 from collections.abc import Coroutine
 from dataclasses import replace
+from pathlib import Path
 from typing import Final, Literal
 
 import orjson
 from rich.console import Console
 
 from proto.messages import SkeletonDrafted, SubmitRequest
-from proto.names import new_request_id
 from services.runtime.client import Ending, make_request
 from services.runtime.order import Grain
 from services.runtime.streams import StreamLimits
@@ -71,9 +71,9 @@ async def demo(where: Where, question: str, grain: Grain) -> int:
     return code
 
 
-async def up(where: Where, http_port: int | None = None) -> int:
+async def up(where: Where, http_port: int | None = None, auth_dir: Path | None = None) -> int:
     """Keep a stack running, with a gateway, until it is interrupted."""
-    stack_config = replace(where.stack, gateway=True, gateway_port=http_port)
+    stack_config = replace(where.stack, gateway=True, gateway_port=http_port, auth_dir=auth_dir)
     async with started(replace(where, stack=stack_config)) as (stack, state, startup):
         startup.say(_addresses(state))
         try:
@@ -123,11 +123,12 @@ async def show_status(where: Where, *, as_json: bool) -> int:
 
 async def provision(where: Where, limits: StreamLimits) -> int:
     """Make the streams of a deployment."""
-    state = find_running(where.stack.state_dir)
+    state = None if where.nats_url else find_running(where.stack.state_dir)
     url = where.nats_url or (state.nats_url if state else None)
     if url is None:
         raise NothingRuns
-    await provision_at(url, limits, creds=where.creds)
+    access = state.access(where.access, "provision") if state else where.access
+    await provision_at(url, limits, access=access)
     print(f"streams and consumers are in place on {url} ({limits.partitions} partitions)")
     return 0
 
@@ -135,7 +136,7 @@ async def provision(where: Where, limits: StreamLimits) -> int:
 async def _ask(
     session: Session, request: SubmitRequest, manner: Manner, form: PlanForm = "tree"
 ) -> int:
-    asking = answering.ask(session.client, request, new_request_id(), manner)
+    asking = answering.ask(session.client, request, session.client.new_id(), manner)
     return await first_failure(session, _task(_shown(asking, manner, form)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 from proto.codec import MAX_REQUEST_BYTES
 from proto.errors import InvalidRequest, RequestTooLarge
+from services.runtime.credentials import Access
 from services.runtime.order import Grain
 from skelgraph.local import catalogue
 from skelgraph.local.config import PoolConfig, StackConfig
@@ -42,7 +44,7 @@ NatsCreds = Annotated[
     typer.Option(
         "--nats-creds",
         envvar="SKELGRAPH_NATS_CREDS",
-        help="NATS credentials file.",
+        help="NATS credentials file; certificates by SKELGRAPH_NATS_CA, _CERT and _KEY.",
         rich_help_panel=_REACH,
     ),
 ]
@@ -170,13 +172,23 @@ def where(
         small = replace(small, urls=large.urls)
     return Where(
         nats_url=nats_url,
-        creds=str(nats_creds) if nats_creds else None,
+        access=_access(nats_creds),
         stack=replace(stack, large=large, small=small),
         progress=progress,
         engines_given=engines != BUILT_IN,
         url=url,
         key=key,
     )
+
+
+def _access(nats_creds: Path | None) -> Access:
+    """Return what is shown to NATS; certificates are named by the environment only."""
+    ca, cert, key = (os.environ.get(f"SKELGRAPH_NATS_{name}") for name in ("CA", "CERT", "KEY"))
+    access = Access(str(nats_creds) if nats_creds else None, ca, cert, key)
+    for path in filter(None, (access.creds, ca, cert, key)):
+        if not os.access(path, os.R_OK):
+            raise InvalidRequest(f"{path!r} is not a readable file", field="nats-creds")
+    return access
 
 
 def grain_of(stream: Stream) -> Grain:

@@ -15,7 +15,7 @@ import pydantic
 from proto.codec import decode_fact, decode_preview
 from proto.errors import QueueUnavailable, SkelgraphError, UnknownRequest, all_errors
 from proto.messages import CancelOutcome, Preview, SubmitRequest
-from proto.names import check_request_id
+from proto.names import check_request_id, new_request_id
 from services.gateway import errors as http_errors
 from services.runtime.client import END_TYPES
 from services.runtime.facts import StoredFact
@@ -53,6 +53,10 @@ class RemoteClient:
 
     def __init__(self, http: httpx2.AsyncClient) -> None:
         self._http = http
+
+    def new_id(self) -> str:
+        """Return a fresh request id."""
+        return new_request_id()
 
     async def check(self) -> None:
         """Return if the gateway answers and takes our key.

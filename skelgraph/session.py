@@ -6,15 +6,19 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from proto.errors import InvalidRequest, QueueUnavailable, SkelgraphError
-from services.runtime.client import Client, open_client
+from services.runtime.client import Client
 from services.runtime.connection import Connection
+from services.runtime.credentials import Access
+from services.runtime.opening import open_client
 from services.runtime.streams import StreamLimits, provision
 from skelgraph.answering import AnyClient
+from skelgraph.auth.book import Book
 from skelgraph.local.config import StackConfig
-from skelgraph.local.stack import LocalStack
+from skelgraph.local.stack import LocalStack, Provision
 from skelgraph.local.state import StackState, find_running
 from skelgraph.progress import Kind
 from skelgraph.remote import RemoteClient, open_remote
@@ -37,14 +41,14 @@ class Where:
         nats_url: servers named by flag or environment, separated by commas; the stack of
             this machine if None.
         url: address of a gateway to speak to instead; `key` is its API key.
-        creds: path of a NATS credentials file.
+        access: what is shown to them.
         stack: what to start where nothing runs.
         progress: how the start is shown.
         engines_given: whether `stack` was chosen by flags, so that it matters to the user.
     """
 
     nats_url: str | None
-    creds: str | None
+    access: Access
     stack: StackConfig
     progress: Kind
     engines_given: bool = False
@@ -95,14 +99,16 @@ async def reach(where: Where, *, may_start: bool) -> AsyncIterator[Session]:
         async with open_remote(where.url, where.key) as remote:
             yield Session(remote, None)
         return
-    url = where.nats_url or _running_url(where)
+    running = None if where.nats_url else _running(where)
+    url = where.nats_url or (running.nats_url if running else None)
     if url is None and not may_start:
         raise NothingRuns
     if url is None:
         async with _own_stack(where) as session:
             yield session
     else:
-        async with _client(url, where.creds) as client:
+        access = running.access(where.access) if running else where.access
+        async with _client(url, access) as client:
             yield Session(client, None)
 
 
@@ -114,7 +120,7 @@ async def started(where: Where) -> AsyncIterator[tuple[LocalStack, StackState, S
         LocalStackError: it cannot be started.
     """
     startup = Startup(where.progress)
-    stack = LocalStack(where.stack, startup.report, provision=provision_at)
+    stack = LocalStack(where.stack, startup.report, provision=_provision(where.stack))
     try:
         with startup:
             state = await stack.start()
@@ -128,39 +134,47 @@ async def started(where: Where) -> AsyncIterator[tuple[LocalStack, StackState, S
 
 
 async def provision_at(
-    nats_url: str, limits: StreamLimits | None = None, *, creds: str | None = None
+    nats_url: str, limits: StreamLimits | None = None, *, access: Access | None = None
 ) -> None:
     """Make the streams on the server at `nats_url`.
 
     Raises:
         QueueUnavailable: NATS does not answer.
     """
-    connection = Connection(nats_url.split(","), name="skelgraph-provision", creds=creds)
+    connection = Connection(nats_url.split(","), name="skelgraph-provision", access=access)
     async with connection:
         await connection.open(timeout_s=CONNECT_TIMEOUT_S)
         await provision(connection, limits or StreamLimits())
 
 
+def _provision(stack: StackConfig) -> Provision:
+    access = Book(stack.auth_dir).access("provision") if stack.auth_dir else None
+    return partial(provision_at, access=access)
+
+
 @contextlib.asynccontextmanager
 async def _own_stack(where: Where) -> AsyncIterator[Session]:
-    async with started(where) as (stack, state, _), _client(state.nats_url, None) as client:
+    async with (
+        started(where) as (stack, state, _),
+        _client(state.nats_url, state.access(where.access)) as client,
+    ):
         yield Session(client, stack)
 
 
 @contextlib.asynccontextmanager
-async def _client(url: str, creds: str | None) -> AsyncIterator[Client]:
+async def _client(url: str, access: Access) -> AsyncIterator[Client]:
     servers = [server.strip() for server in url.split(",") if server.strip()]
-    async with open_client(servers, creds=creds, timeout_s=CONNECT_TIMEOUT_S) as client:
+    async with open_client(servers, access=access, timeout_s=CONNECT_TIMEOUT_S) as client:
         await client.check()
         yield client
 
 
-def _running_url(where: Where) -> str | None:
+def _running(where: Where) -> StackState | None:
     state = find_running(where.stack.state_dir)
     if state and where.engines_given:
         note = "note: a stack runs already; the options for engines have no effect on it"
         Startup(where.progress).say(note)
-    return state.nats_url if state else None
+    return state
 
 
 async def first_failure(session: Session, work: asyncio.Task[int]) -> int:

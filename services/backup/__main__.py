@@ -36,9 +36,7 @@ class BackupSettings(ServiceSettings):
 
 async def run(settings: BackupSettings) -> int:
     """Do it; return the exit code."""
-    connection = Connection(
-        settings.servers(), name="backup", creds=settings.nats_creds, ca=settings.nats_ca
-    )
+    connection = Connection(settings.servers(), name="backup", access=settings.access())
     try:
         await connection.open(timeout_s=OPEN_S)
         await _act(connection, settings)

@@ -38,9 +38,7 @@ class ProvisionSettings(ServiceSettings, StreamLimits):
 async def make(settings: ProvisionSettings) -> int:
     """Provision within the time limit; return the exit code."""
     limits = StreamLimits(**{name: getattr(settings, name) for name in StreamLimits.model_fields})
-    connection = Connection(
-        settings.servers(), name="provision", creds=settings.nats_creds, ca=settings.nats_ca
-    )
+    connection = Connection(settings.servers(), name="provision", access=settings.access())
     refusal = "NATS did not answer"
     try:
         async with asyncio.timeout(settings.provision_timeout_s):

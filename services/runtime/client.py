@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import nats.errors
 import orjson
@@ -43,7 +43,7 @@ from proto.messages import (
     SkeletonDrafted,
     SubmitRequest,
 )
-from proto.names import Header, Stream, Subjects, check_request_id
+from proto.names import Header, Stream, Subjects, check_request_id, new_request_id
 from services.runtime import tracing
 from services.runtime.connection import ApiError, Connection
 from services.runtime.direct import READ_TIMEOUT_S
@@ -64,6 +64,13 @@ MAX_WAITING: Final = 10_000
 
 END_TYPES: Final = (AnswerAssembled, SkeletonDrafted, RequestFailed)
 Ending = AnswerAssembled | SkeletonDrafted | RequestFailed
+
+
+class Reader(Protocol):
+    """Hands out facts."""
+
+    async def run(self) -> None:
+        """Read for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +131,18 @@ class Client:
         # Its reads go by wildcard, so the number of partitions is of no matter here.
         self._events = EventLog(connection, publisher, partitions=1)
 
+    def new_id(self) -> str:
+        """Return a fresh request id."""
+        return new_request_id()
+
+    def check_id(self, request_id: str) -> str:
+        """Return `request_id` if requests may be asked and looked for under it.
+
+        Raises:
+            InvalidRequest: it may not stand in a subject.
+        """
+        return check_request_id(request_id)
+
     async def check(self) -> None:
         """Return if requests can be taken.
 
@@ -167,7 +186,7 @@ class Client:
             Busy: the queue is full, or NATS does not store; says when to try again.
             NotConfirmed: NATS does not say whether it is stored; ask again under the same id.
         """
-        check_request_id(request_id)
+        self.check_id(request_id)
         data = encode(request)
         _check_size(data)
         given = tracing.traceparent() or traceparent
@@ -205,7 +224,7 @@ class Client:
 
     async def listen(self, request_id: str) -> AsyncGenerator[StoredFact | Preview, None]:
         """Do what `follow` does, with the time at which each fact was stored."""
-        check_request_id(request_id)
+        self.check_id(request_id)
         inbox: asyncio.Queue[StoredFact | Preview | None] = asyncio.Queue()
         async with (
             self._previews(request_id, inbox),
@@ -224,7 +243,7 @@ class Client:
             InvalidRequest: `request_id` may not stand in a subject.
             NotProvisioned: there is no event log.
         """
-        check_request_id(request_id)
+        self.check_id(request_id)
         inbox: asyncio.Queue[StoredFact | Preview | None] = asyncio.Queue()
         async with self._facts(request_id, inbox) as reading:
             while isinstance(one := await inbox.get(), StoredFact):
@@ -240,7 +259,7 @@ class Client:
             InvalidRequest: the id or the reason is not valid.
             QueueUnavailable: no assembler is running, or it did not answer in time.
         """
-        check_request_id(request_id)
+        self.check_id(request_id)
         command = encode(CancelRequest(reason=reason))
         subject = Subjects.cancel(request_id)
         reply = await self._asked(subject, command)
@@ -267,7 +286,7 @@ class Client:
             QueueUnavailable: NATS does not answer.
             NotProvisioned: the streams are missing.
         """
-        check_request_id(request_id)
+        self.check_id(request_id)
         # First the queue: a planner stores facts before it takes a request out of the queue.
         queued = await self._is_queued(request_id)
         facts = tuple(await self._events.read(request_id))
@@ -336,11 +355,14 @@ class Client:
             with contextlib.suppress(nats.errors.Error):  # the connection may be gone
                 await subscription.unsubscribe()
 
+    def _reader(self, request_id: str, on_fact: Callable[[StoredFact], None]) -> Reader:
+        return FactReader(self.connection, request_id, on_fact)
+
     @contextlib.asynccontextmanager
     async def _facts(
         self, request_id: str, inbox: asyncio.Queue[StoredFact | Preview | None]
     ) -> AsyncIterator[asyncio.Task[None]]:
-        reader = FactReader(self.connection, request_id, inbox.put_nowait)
+        reader = self._reader(request_id, inbox.put_nowait)
         reading = asyncio.create_task(reader.run(), name=f"facts of {request_id}")
         reading.add_done_callback(lambda _: inbox.put_nowait(None))
         try:
@@ -353,22 +375,6 @@ class Client:
 def _accepted(state: RequestState) -> SubmitRequest | None:
     facts = (stored.fact for stored in state.facts)
     return next((fact.submitted for fact in facts if isinstance(fact, RequestAccepted)), None)
-
-
-@contextlib.asynccontextmanager
-async def open_client(
-    servers: Sequence[str], *, creds: str | None = None, timeout_s: float = 5.0
-) -> AsyncIterator[Client]:
-    """Connect, and disconnect at the end.
-
-    Raises:
-        QueueUnavailable: no server answered within `timeout_s`.
-    """
-    async with Connection(servers, name="skelgraph-client", creds=creds) as connection:
-        await connection.open(timeout_s=timeout_s)
-        publisher = DurablePublisher(connection)
-        await publisher.open()
-        yield Client(connection, publisher)
 
 
 def error_of(info: ErrorInfo) -> SkelgraphError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
@@ -20,7 +20,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from proto.errors import QueueUnavailable
-from services.runtime.credentials import Credentials
+from services.runtime.credentials import INBOX, Access, Credentials
 from services.runtime.nats_client import DirectClient
 from services.runtime.wire import frame
 
@@ -59,24 +59,21 @@ class Connection:
     Args:
         servers: addresses of the NATS servers.
         name: shown in the server's connection list.
-        creds: path of a credentials file, if the server wants one.
-        ca: path of the certificates that sign the server's; by default the system's.
+        access: credentials and certificates, if the server wants any.
+
+    Raises:
+        ValueError: one of their files holds something else.
     """
 
-    def __init__(
-        self,
-        servers: Sequence[str],
-        *,
-        name: str,
-        creds: str | None = None,
-        ca: str | None = None,
-    ) -> None:
+    def __init__(self, servers: Sequence[str], *, name: str, access: Access | None = None) -> None:
+        access = access or Access()
         self.nc = DirectClient()
         self.closed = asyncio.Event()
         self._servers = list(servers)
         self._name = name
-        self._creds = Credentials(creds) if creds else None
-        self._tls = ssl.create_default_context(cafile=ca) if ca else None
+        self._creds = Credentials(access.creds) if access.creds else None
+        self._tls = access.tls()
+        self._inbox = self._creds.inbox() if self._creds else INBOX
         self._on_reconnect: list[Callable[[], None]] = []
         self._connected = asyncio.Event()
         self._watchdog: asyncio.Task[None] | None = None
@@ -131,6 +128,15 @@ class Connection:
         if self._watchdog is None:
             raise RuntimeError("not open")
         return self._watchdog
+
+    @property
+    def tenant(self) -> str:
+        """Whose tenant's the credentials are; empty for a service's, or without any."""
+        return self._creds.tenant() if self._creds else ""
+
+    def new_inbox(self) -> str:
+        """Return a subject that nobody else can hear or guess."""
+        return f"{self._inbox}.{secrets.token_hex(11)}"
 
     def on_reconnect(self, callback: Callable[[], None]) -> None:
         """Call `callback` each time the connection has come back."""
@@ -237,6 +243,7 @@ class Connection:
             user_jwt_cb=self._creds.jwt if self._creds else None,
             signature_cb=self._creds.sign if self._creds else None,
             tls=self._tls,
+            inbox_prefix=self._inbox,
             error_cb=self._error,
             disconnected_cb=self._disconnected,
             reconnected_cb=self._reconnected,
@@ -284,6 +291,10 @@ class Connection:
         unanswered = 0
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
+            if self.is_connected and self._creds and self._creds.renewed():
+                log.info("nats_credentials_renewed")
+                await self.nc.force_reconnect()
+                continue
             unanswered = 0 if not self.is_connected or await self._answers() else unanswered + 1
             if unanswered >= WATCH_PATIENCE or (self.is_connected and self._reader_is_dead()):
                 log.warning("nats_watchdog_reconnects", unanswered=unanswered)

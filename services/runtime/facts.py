@@ -181,7 +181,7 @@ class EventLog:
             query: Json = {"multi_last": [self.subjects.facts_of(request)]}
             messages, ending = await direct_get(self._connection, Stream.EVENTS, query)
             if _reached(ending) >= up_to_seq:
-                facts = [stored for message in messages if (stored := _stored_fact(message))]
+                facts = [stored for message in messages if (stored := stored_fact(message))]
                 return sorted(facts, key=lambda stored: stored.stream_seq)
             if not messages and not await self.knows(request):
                 return []  # a replica without anything of it does not say how far it is
@@ -194,7 +194,7 @@ def _reached(end_of_batch: Msg) -> int:
     return int((end_of_batch.headers or {}).get("Nats-UpTo-Sequence", 0))
 
 
-def _stored_fact(message: Msg) -> StoredFact | None:
+def stored_fact(message: Msg) -> StoredFact | None:
     """Return the fact; None for one of a kind that only a newer version knows."""
     headers = message.headers or {}
     try:

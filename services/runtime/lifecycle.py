@@ -47,8 +47,7 @@ class Process:
         self.connection = Connection(
             settings.servers(),
             name=self.replica,
-            creds=settings.nats_creds,
-            ca=settings.nats_ca,
+            access=settings.access(),
         )
         self._provisioned = False
         self._serving = False

@@ -59,7 +59,7 @@ class DurablePublisher:
     def __init__(self, connection: Connection, *, window: int = WINDOW) -> None:
         self._connection = connection
         self._window = asyncio.Semaphore(window)
-        self._prefix = f"_INBOX.{secrets.token_hex(11)}"
+        self._prefix = connection.new_inbox()
         self._tokens = itertools.count()
         self._publisher = secrets.token_hex(11)
         self._ids = itertools.count()

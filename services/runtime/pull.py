@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import itertools
 import re
-import secrets
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -159,7 +158,7 @@ class ConsumerPull:
         self._group = group
         self._on_pin = on_pin
         self._expires_s = expires_s
-        self._inbox = f"_INBOX.{secrets.token_hex(11)}"
+        self._inbox = connection.new_inbox()
         self._ids = itertools.count()
         self._subscription: Subscription | None = None
         self._open: dict[str, tuple[int, float]] = {}  # pull id → messages still due, expiry

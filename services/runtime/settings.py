@@ -22,6 +22,7 @@ from pydantic_settings import (
 
 from proto.names import Pool
 from services.runtime import urls as urls_of_engines
+from services.runtime.credentials import Access
 
 ENV_PREFIX = "SKELGRAPH_"
 
@@ -43,6 +44,10 @@ class ServiceSettings(BaseSettings):
     nats_ca: str | None = Field(
         None, description="path of the certificates that sign NATS's; none: those of the system"
     )
+    nats_cert: str | None = Field(
+        None, description="path of the certificate that is shown to NATS (mutual TLS)"
+    )
+    nats_key: str | None = Field(None, description="path of that certificate's key")
     partitions: int = Field(
         8, ge=1, le=256, description="partitions of the event log, the same in all services"
     )
@@ -71,7 +76,7 @@ class ServiceSettings(BaseSettings):
         False, description="log prompts and texts too, at level debug; they are personal"
     )
 
-    @field_validator("nats_creds", "nats_ca")
+    @field_validator("nats_creds", "nats_ca", "nats_cert", "nats_key")
     @classmethod
     def _readable(cls, path: str | None) -> str | None:
         if path is not None and not os.access(path, os.R_OK):
@@ -99,6 +104,10 @@ class ServiceSettings(BaseSettings):
     def servers(self) -> list[str]:
         """The NATS servers as a list."""
         return [server.strip() for server in self.nats_url.split(",") if server.strip()]
+
+    def access(self) -> Access:
+        """What is shown to them."""
+        return Access(self.nats_creds, self.nats_ca, self.nats_cert, self.nats_key)
 
 
 Urls = Annotated[tuple[str, ...], NoDecode]

@@ -7,7 +7,6 @@ files have the names and contents that the `nats` command gives them.
 from __future__ import annotations
 
 import asyncio
-import secrets
 import shutil
 from pathlib import Path
 from typing import IO, Final
@@ -117,7 +116,7 @@ class _Receiver:
 
     async def receive(self, stream: Stream) -> tuple[Json, int]:
         """Return what JetStream says of the stream, and how many bytes came."""
-        inbox = f"_INBOX.{secrets.token_hex(11)}"
+        inbox = self._connection.new_inbox()
         subscription = await self._connection.subscribe(inbox, self._chunks.put)
         query: Json = {
             "deliver_subject": inbox,

@@ -60,6 +60,8 @@ class StackConfig:
     log_level: str = "info"
     verbose_engines: bool = False
     env: Mapping[str, str] = field(default_factory=dict)
+    #: Folder of the keys that NATS and services use; without one NATS lets everybody in.
+    auth_dir: Path | None = None
 
     @property
     def logs_dir(self) -> Path:

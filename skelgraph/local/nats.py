@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, Self
 
+from skelgraph.auth.book import Book
 from skelgraph.local import folders, ports
 from skelgraph.local.errors import ProgramMissing, StoreInUse
 from skelgraph.local.process import Child, ProcessSpec
@@ -35,8 +36,8 @@ def find_nats_server() -> str:
     return found
 
 
-def config_text(*, port: int, monitor_port: int, store_dir: Path) -> str:
-    """Return the server's configuration.
+def config_text(*, port: int, monitor_port: int, store_dir: Path, security: str = "") -> str:
+    """Return the server's configuration; `security` says who may do what, else everybody may all.
 
     `sync_interval` bounds what a power cut may lose; a killed server loses nothing either way.
     """
@@ -54,7 +55,7 @@ jetstream {{
   max_memory_store: {_MAX_MEMORY_BYTES}
   max_file_store: {_MAX_STORE_BYTES}
 }}
-"""
+{security}"""
 
 
 class NatsServer(Child):
@@ -62,7 +63,8 @@ class NatsServer(Child):
 
     Use it as a context manager, with or without `async`, or call `launch`, then `ready` or
     `wait_ready`. The store is locked for as long as the *server* lives, also after a crash of
-    this process: two servers on one store would destroy it.
+    this process: two servers on one store would destroy it. With a `book` it lets in whom that
+    says, else everybody of this machine.
     """
 
     def __init__(
@@ -72,7 +74,9 @@ class NatsServer(Child):
         monitor_port: int = 0,
         *,
         log_path: Path | None = None,
+        book: Book | None = None,
     ) -> None:
+        self._book = book
         self.store_dir = store_dir.absolute()
         self._wanted_ports = (port, monitor_port)
         self._config_path = self.store_dir / "nats-server.conf"
@@ -88,7 +92,8 @@ class NatsServer(Child):
     @property
     def url(self) -> str:
         """The address for clients."""
-        return f"nats://{ports.HOST}:{self.port}"
+        scheme = "tls" if self._book and self._book.tls != "none" else "nats"
+        return f"{scheme}://{ports.HOST}:{self.port}"
 
     @property
     def monitor_url(self) -> str:
@@ -104,8 +109,12 @@ class NatsServer(Child):
         """
         with self._locked_store() as lock:
             self._claim_ports()
+            book, accounts = self._book, self.store_dir / "accounts"
             text = config_text(
-                port=self.port, monitor_port=self.spec.port, store_dir=self.store_dir
+                port=self.port,
+                monitor_port=self.spec.port,
+                store_dir=self.store_dir,
+                security=book.server_config(accounts) if book else "",
             )
             folders.write_atomically(self._config_path, text.encode())
             self._spawn(keep_open=(lock.fileno(),))

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from services.runtime.credentials import Access
+from skelgraph.auth.book import Book
 from skelgraph.local.config import StackConfig
 from skelgraph.local.process import ProcessSpec
 
@@ -68,10 +70,12 @@ def process_spec(
     common: Mapping[str, str],
     *,
     http_port: int | None = None,
+    book: Book | None = None,
 ) -> ProcessSpec:
     """Return how to run a service with its health pages on a port, and its API on another."""
     http = {"SKELGRAPH_HTTP_PORT": str(http_port)} if http_port else {}
-    own = {"SKELGRAPH_HEALTH_PORT": str(health_port), **http, **service.env}
+    secret = shown(book.access(service.name.partition("-")[0])) if book else {}
+    own = {"SKELGRAPH_HEALTH_PORT": str(health_port), **http, **secret, **service.env}
     return ProcessSpec(
         name=service.name,
         argv=service.argv,
@@ -80,3 +84,9 @@ def process_spec(
         ready_path=_READY_PATH,
         stop_timeout_s=service.stop_timeout_s,
     )
+
+
+def shown(access: Access) -> dict[str, str]:
+    """Return the settings by which a service shows NATS what `access` names."""
+    said = {"CREDS": access.creds, "CA": access.ca, "CERT": access.cert, "KEY": access.key}
+    return {f"SKELGRAPH_NATS_{name}": path for name, path in said.items() if path}

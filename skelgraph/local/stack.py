@@ -17,6 +17,7 @@ from typing import IO
 
 import structlog
 
+from skelgraph.auth.book import Book
 from skelgraph.local import ports, services, state
 from skelgraph.local.config import StackConfig
 from skelgraph.local.engine import EngineOptions
@@ -49,6 +50,7 @@ class LocalStack:
     ) -> None:
         self.config = config
         self._report = report
+        self._book = Book(config.auth_dir) if config.auth_dir else None
         self._provision = provision
         self._service_specs = (
             services.default_services(config) if service_specs is None else service_specs
@@ -122,6 +124,7 @@ class LocalStack:
             options.nats_port,
             options.nats_monitor_port,
             log_path=self._log_path("nats-server"),
+            book=self._book,
         )
 
     def _make_engines(self, model_paths: Mapping[str, Path]) -> dict[str, Child]:
@@ -149,7 +152,9 @@ class LocalStack:
         free = ports.free_ports(len(self._service_specs))
         self._gateway_port = self._claim_gateway_port()
         specs = [
-            services.process_spec(service, port, common, http_port=self._gateway_port)
+            services.process_spec(
+                service, port, common, http_port=self._gateway_port, book=self._book
+            )
             for service, port in zip(self._service_specs, free, strict=True)
         ]
         return [Child(spec, self._log_path(spec.name)) for spec in specs]
@@ -179,6 +184,7 @@ class LocalStack:
             health_ports={child.spec.name: child.spec.port for child in self._services},
             state_dir=self.config.state_dir,
             gateway_url=f"http://{ports.HOST}:{self._gateway_port}" if self._gateway_port else None,
+            auth_dir=self._book.folder if self._book else None,
         )
 
     async def _up(self, child: Child) -> None:

@@ -13,6 +13,9 @@ from typing import IO
 import orjson
 import pydantic
 
+from services.runtime.credentials import Access
+from skelgraph.auth.book import Book
+from skelgraph.auth.permissions import OPERATOR
 from skelgraph.local import folders
 from skelgraph.local.errors import StackRunning
 
@@ -28,6 +31,12 @@ class StackState:
     health_ports: dict[str, int]
     state_dir: Path
     gateway_url: str | None = None
+    #: The folder of keys that it was started with.
+    auth_dir: Path | None = None
+
+    def access(self, given: Access, user: str = OPERATOR) -> Access:
+        """Return what is shown to its NATS: what was given, else what `user` of its keys shows."""
+        return given if given.creds or not self.auth_dir else Book(self.auth_dir).access(user)
 
 
 _READER = pydantic.TypeAdapter(StackState)
@@ -49,7 +58,7 @@ def hold(state_dir: Path) -> IO[bytes]:
 
 def write(state: StackState) -> None:
     """Make the stack known."""
-    content = orjson.dumps({**asdict(state), "state_dir": str(state.state_dir)})
+    content = orjson.dumps(asdict(state), default=str)
     folders.write_atomically(_file(state.state_dir), content)
 
 

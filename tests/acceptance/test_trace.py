@@ -13,7 +13,7 @@ from bench.simulated_stack import simulated_stack
 from bench.trace import QUESTION, ask
 from bench.trace_tree import draw
 from proto.messages import AnswerAssembled, Fact, NodePlanned
-from services.runtime.client import open_client
+from services.runtime.opening import open_client
 from skelgraph.local.state import StackState
 
 ENGINE: Final = ("--time-scale", "0.5", "--median-tokens", "60")

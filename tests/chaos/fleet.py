@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from services.runtime.client import open_client
+from services.runtime.opening import open_client
 from skelgraph.local import ports
 from skelgraph.local.process import ProcessSpec
 from tests.chaos.checks import audit

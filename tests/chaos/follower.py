@@ -7,7 +7,8 @@ import sys
 from contextlib import aclosing
 
 from services.runtime import logs
-from services.runtime.client import Client, open_client
+from services.runtime.client import Client
+from services.runtime.opening import open_client
 
 
 async def _follow(client: Client, request: str) -> None:

@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from services.runtime.client import Client, open_client
+from services.runtime.client import Client
 from services.runtime.connection import Connection
 from services.runtime.fact_reader import FactReader
 from services.runtime.facts import StoredFact
+from services.runtime.opening import open_client
 from tests.chaos.checks import audit
 from tests.chaos.evidence import Evidence, Gatherer
 from tests.chaos.faults import Injector

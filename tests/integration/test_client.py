@@ -31,7 +31,8 @@ from proto.messages import (
     TokensDecoded,
 )
 from proto.names import ANY_CANCEL, STREAM_SUBJECTS, Header, Stream, Subjects, request_of
-from services.runtime.client import Client, make_request, open_client
+from services.runtime.client import Client, make_request
+from services.runtime.opening import open_client
 from services.runtime.streams import StreamLimits, provision
 from tests.conftest import Runtime
 from tests.unit.test_order import REQUEST, answered, completed, decoded, planned, tokens

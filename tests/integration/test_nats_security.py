@@ -1,121 +1,106 @@
-"""The services work over TLS with the permissions that deploy/k8s/nats grants, and no more."""
+"""The services work over mutual TLS with the credentials of `skelgraph auth init`, tenants apart.
+
+What each credential may do is tried in test_nats_matrix.py.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import json
-import shutil
-import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx2
+import nats.errors
+import orjson
 import pytest
-from nacl.signing import SigningKey
+import pytest_asyncio
+from nats.aio.msg import Msg
 
 from proto.codec import decode
-from proto.errors import QueueUnavailable
-from proto.messages import AnswerAssembled, NodeDecoded, SubmitRequest
-from proto.names import ANSWER, Stream
-from services.provision.__main__ import ProvisionSettings, make
-from services.runtime.client import Client, open_client
+from proto.errors import InvalidRequest, NotConfirmed, QueueUnavailable, UnknownRequest
+from proto.messages import (
+    AnswerAssembled,
+    NodeDecoded,
+    RequestAccepted,
+    SubmitRequest,
+    TokensDecoded,
+)
+from proto.names import ANSWER, Stream, Subjects, of_tenant
+from services.provision.__main__ import ProvisionSettings
+from services.runtime.client import Client
 from services.runtime.connection import Connection
+from services.runtime.credentials import Access
+from services.runtime.facts import StoredFact
+from services.runtime.opening import open_client
 from services.runtime.publisher import DurablePublisher
 from services.runtime.snapshots import restore, save
+from skelgraph.auth.book import Book
+from skelgraph.auth.nkeys import KeyPair, Kind
+from skelgraph.auth.push import push
+from skelgraph.auth.tokens import Permissions, creds, user_token
 from skelgraph.local import ports
-from skelgraph.local.nats import find_nats_server
+from skelgraph.local.nats import NatsServer
 from skelgraph.local.process import Child, ProcessSpec
-from tests.k8s.nats_values import as_config, users, values
+from skelgraph.local.services import shown
+from skelgraph.session import provision_at
 from tests.scripted_engine import ScriptedEngine, writer
 
+#: One server and one set of services for all; six processes start.
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
+
 REQUEST = "secured-1"
-USERS = tuple(user["user"] for user in users())
+#: All that there is: what a tenant with an account of its own could give itself.
+EVERYTHING = Permissions((">",), (">",))
 
 
 @dataclass
 class Secured:
-    """A server as the chart would configure it; each user's password is `<user>-secret`."""
+    """A server that lets in whom `skelgraph auth init` names, with mutual TLS, and its streams."""
 
-    port: int
-    ca: Path
-    log: Path
+    server: NatsServer
+    book: Book
+    folder: Path
 
-    def url(self, user: str) -> str:
-        return f"tls://{user}:{user}-secret@127.0.0.1:{self.port}"
+    @property
+    def url(self) -> str:
+        return self.server.url
 
     def connection(self, user: str) -> Connection:
-        return Connection([self.url(user)], name=f"test-{user}", ca=str(self.ca))
+        return Connection([self.url], name=f"test-{user}", access=self.book.access(user))
 
 
-def openssl(*argv: str) -> None:
-    subprocess.run(["openssl", *argv], check=True, capture_output=True)
+@asynccontextmanager
+async def started(folder: Path) -> AsyncIterator[Secured]:
+    book = Book(folder / "auth")
+    book.init("mutual", ["127.0.0.1"])
+    for tenant in ("acme", "bolt"):
+        book.add_tenant(tenant)
+    async with NatsServer(folder / "store", log_path=folder / "nats.log", book=book) as server:
+        await provision_at(server.url, access=book.access("provision"))
+        yield Secured(server, book, folder)
 
 
-def certificates(folder: Path) -> None:
-    """A CA, and a server's key and certificate signed by it."""
-    if not shutil.which("openssl"):
-        pytest.skip("there is no openssl to make certificates with")
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-    ca, ca_key = str(folder / "ca.crt"), str(folder / "ca.key")
-    request, signed = str(folder / "tls.csr"), str(folder / "tls.crt")
-    basics = ("-addext", "keyUsage=critical,keyCertSign")
-    openssl("req", "-x509", *key, "-keyout", ca_key, "-out", ca, "-subj", "/CN=test CA", *basics)
-    server_key = ("-keyout", str(folder / "tls.key"))
-    openssl("req", *key, *server_key, "-out", request, "-subj", "/CN=nats")
-    names = folder / "names"
-    names.write_text("subjectAltName=IP:127.0.0.1\n")
-    by = ("-CA", ca, "-CAkey", ca_key, "-CAcreateserial", "-extfile", str(names))
-    openssl("x509", "-req", "-in", request, "-out", signed, *by)
-
-
-def started(config: str, folder: Path, monitor: int, env: dict[str, str]) -> Child:
-    path = folder / "nats.conf"
-    path.write_text(config)
-    argv = (find_nats_server(), "--config", str(path))
-    spec = ProcessSpec(name="nats", argv=argv, env=env, port=monitor, ready_path="/healthz")
-    child = Child(spec, folder / "nats.log")
-    child.launch()
-    return child
-
-
-@pytest.fixture
-async def secured(tmp_path: Path) -> AsyncIterator[Secured]:
-    certificates(tmp_path)
-    port, monitor = ports.free_ports(2)
-    merged = values("values-secure")["config"]["merge"]
-    merged |= values("values")["config"]["merge"]
-    lines = [f"{key}: {as_config(value)}" for key, value in merged.items()]
-    tls = f'tls {{ cert_file: "{tmp_path / "tls.crt"}", key_file: "{tmp_path / "tls.key"}" }}'
-    config = "\n".join(
-        [
-            f'listen: "127.0.0.1:{port}"',
-            f'http: "127.0.0.1:{monitor}"',
-            f'jetstream {{ store_dir: "{tmp_path / "store"}" }}',
-            tls,
-            *lines,
-        ]
-    )
-    env = {f"NATS_{user.upper()}_PASSWORD": f"{user}-secret" for user in USERS}
-    child = started(config, tmp_path, monitor, env)
-    try:
-        await child.ready()
-        found = Secured(port, tmp_path / "ca.crt", tmp_path / "nats.log")
-        settings = {"nats_url": found.url("provision"), "nats_ca": str(found.ca)}
-        assert await make(ProvisionSettings.model_validate(settings)) == 0
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def secured(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Secured]:
+    async with started(tmp_path_factory.mktemp("secured")) as found:
         yield found
-    finally:
-        child.kill()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def api(secured: Secured) -> AsyncIterator[int]:
+    """All services, each as its own user; the gateway's port."""
+    async with AsyncExitStack() as stack:
+        engine = await stack.enter_async_context(ScriptedEngine(writer(token_s=0.002)))
+        yield await started_services(stack, secured, engine.url)
 
 
 async def started_services(stack: AsyncExitStack, secured: Secured, engine: str) -> int:
     """Start all services, each as its own user; return the gateway's port."""
     api = ports.free_port()
+    children = []
     for service, pool in (
         ("assembler", ""),
         ("planner", ""),
@@ -125,8 +110,8 @@ async def started_services(stack: AsyncExitStack, secured: Secured, engine: str)
     ):
         health = ports.free_port()
         env = {
-            "SKELGRAPH_NATS_URL": secured.url(service),
-            "SKELGRAPH_NATS_CA": str(secured.ca),
+            "SKELGRAPH_NATS_URL": secured.url,
+            **shown(secured.book.access(service)),
             "SKELGRAPH_LARGE_URLS": engine,
             "SKELGRAPH_SMALL_URLS": engine,
             "SKELGRAPH_HEALTH_PORT": str(health),
@@ -141,20 +126,21 @@ async def started_services(stack: AsyncExitStack, secured: Secured, engine: str)
             env=env,
             port=health,
             ready_path="/readyz",
+            ready_timeout_s=120,
         )
-        child = Child(spec, secured.log.with_name(f"{service}{pool}.log"))
+        child = Child(spec, secured.folder.joinpath(f"{service}{pool}.log"))
         stack.push_async_callback(child.stop)
         child.launch()
+        children.append(child)
+    for child in children:
         await child.ready()
     return api
 
 
-async def test_all_services_work_with_their_own_permissions(secured: Secured) -> None:
+async def test_all_services_work_with_their_own_permissions(secured: Secured, api: int) -> None:
     async with AsyncExitStack() as stack:
-        engine = await stack.enter_async_context(ScriptedEngine(writer(token_s=0.002)))
-        api = await started_services(stack, secured, engine.url)
         connection = await stack.enter_async_context(secured.connection("gateway"))
-        await connection.open(timeout_s=5)
+        await connection.open(timeout_s=20)
         publisher = DurablePublisher(connection)
         await publisher.open()
         client = Client(connection, publisher)
@@ -169,7 +155,7 @@ async def test_all_services_work_with_their_own_permissions(secured: Secured) ->
         await client.submit(SubmitRequest(question="Why not?", mode="sgd"), "secured-2")
         assert (await client.cancel("secured-2", "test")).outcome in {"cancelled", "already_ended"}
         operator = await stack.enter_async_context(secured.connection("operator"))
-        await operator.open(timeout_s=5)
+        await operator.open(timeout_s=20)
         question = b'{"question": "And why?", "request": "secured-3"}'
         reply = await operator.request(ANSWER, question, timeout_s=30)
         assert (decode(AnswerAssembled, reply.data)).request == "secured-3"
@@ -179,140 +165,181 @@ async def test_all_services_work_with_their_own_permissions(secured: Secured) ->
             url = f"http://127.0.0.1:{api}/v1/chat/completions"
             answer = await http.post(url, json=body)
         assert answer.status_code == 200, answer.text
-    logs = "".join(path.read_text() for path in secured.log.parent.glob("*.log"))
+    logs = "".join(path.read_text() for path in secured.folder.glob("*.log"))
     assert "violation" not in logs.lower(), [one for one in logs.splitlines() if "iolation" in one]
-    for user in USERS:
-        assert f"{user}-secret" not in logs
+    assert "SUA" not in logs, "a seed is logged"
 
 
-async def test_backups_need_a_user_of_their_own_only(secured: Secured, tmp_path: Path) -> None:
-    async with secured.connection("backup") as connection:
-        await connection.open(timeout_s=5)
-        await save(connection, tmp_path / "saved")
-    async with secured.connection("provision") as connection:
-        await connection.open(timeout_s=5)
-        for stream in Stream:
-            await connection.api(f"STREAM.DELETE.{stream}")
-        assert set(await restore(connection, tmp_path / "saved")) == set(Stream)
+@dataclass
+class Tenant:
+    """A tenant that may do in its account whatever it likes, and what it has heard."""
+
+    connection: Connection
+    client: Client
+    heard: list[Msg]
 
 
-FORBIDDEN = {
-    "backup": [f"STREAM.RESTORE.{Stream.EVENTS}", f"STREAM.DELETE.{Stream.EVENTS}"],
-    "worker": [
-        f"STREAM.DELETE.{Stream.EVENTS}",
-        f"STREAM.PURGE.{Stream.EVENTS}",
-        f"CONSUMER.DELETE.{Stream.NODES}.large-0",
-        f"STREAM.MSG.DELETE.{Stream.EVENTS}",
-        f"CONSUMER.MSG.NEXT.{Stream.REQUESTS}.planner",
-    ],
-    "planner": [f"STREAM.DELETE.{Stream.REQUESTS}", f"STREAM.UPDATE.{Stream.REQUESTS}"],
-    "assembler": [f"STREAM.DELETE.{Stream.EVENTS}", f"STREAM.PURGE.{Stream.EVENTS}"],
-    "gateway": [
-        f"STREAM.DELETE.{Stream.EVENTS}",
-        f"STREAM.SNAPSHOT.{Stream.EVENTS}",
-        f"CONSUMER.MSG.NEXT.{Stream.NODES}.large-0",
-    ],
-}
+@asynccontextmanager
+async def tenant(secured: Secured, name: str) -> AsyncIterator[Tenant]:
+    """Somebody who has got hold of a whole account's key: no user's permissions bind it."""
+    folder, user = secured.book.folder, KeyPair.new(Kind.USER)
+    account = KeyPair.read((folder / "keys" / f"@{name}.nk").read_text().strip())
+    path = folder / f"{name}-everything.creds"
+    token = user_token(account, user.public, name, EVERYTHING, [f"tenant:{name}"])
+    path.write_text(creds(token, user))
+    access = replace(secured.book.access(f"@{name}"), creds=str(path))
+    async with open_client([secured.url], access=access) as client:
+        heard: list[Msg] = []
+
+        async def hear(message: Msg) -> None:
+            heard.append(message)
+
+        await client.connection.subscribe("skelgraph.>", hear)
+        yield Tenant(client.connection, client, heard)
 
 
-@pytest.mark.parametrize("user", sorted(FORBIDDEN))
-async def test_what_a_service_does_not_need_it_may_not(secured: Secured, user: str) -> None:
-    async with secured.connection(user) as connection:
-        await connection.open(timeout_s=5)
-        for subject in FORBIDDEN[user]:
-            # No answer, not an error: the server does not hand the message on.
-            await connection.nc.publish(f"$JS.API.{subject}", b"{}")
-        await connection.nc.flush()
-        assert connection.is_connected
-    async with secured.connection("provision") as admin:
-        await admin.open(timeout_s=5)
-        for stream in Stream:
-            await admin.api(f"STREAM.INFO.{stream}")
-        await admin.api(f"CONSUMER.INFO.{Stream.NODES}.large-0")
-    said = secured.log.read_text()
-    for subject in FORBIDDEN[user]:
-        assert f'Publish Violation - Subject "$JS.API.{subject}"' in said
+@pytest.mark.usefixtures("api")
+async def test_a_tenant_has_its_own_requests_and_nobody_elses(secured: Secured) -> None:
+    async with AsyncExitStack() as stack:
+        acme = await stack.enter_async_context(tenant(secured, "acme"))
+        bolt = await stack.enter_async_context(tenant(secured, "bolt"))
+        # Its own: with the tenant's own credentials, and no more than they allow.
+        own = secured.book.access("@acme")
+        client = await stack.enter_async_context(open_client([secured.url], access=own))
+        await client.check()
+        forged = SubmitRequest(question="Why?", mode="sgd", owner="bolt")
+        await client.submit(forged, "@acme.r1")
+        seen = [one async for one in client.listen("@acme.r1")]
+        facts = [one.fact for one in seen if isinstance(one, StoredFact)]
+        accepted, end = facts[0], facts[-1]
+        assert isinstance(accepted, RequestAccepted)
+        assert accepted.submitted.owner == "acme"
+        assert isinstance(end, AnswerAssembled)
+        assert any(isinstance(one, TokensDecoded) for one in seen)
+        # Later, from the log; by request-reply; and once more under the same id.
+        again = [one async for one in client.follow("@acme.r1")]
+        assert [one for one in again if type(one) in {type(fact) for fact in facts}][-1] == end
+        reply = await client.connection.request(Subjects.answer("@acme.r1"), timeout_s=10)
+        assert decode(AnswerAssembled, reply.data) == end
+        await client.submit(forged, "@acme.r2")
+        assert (await client.cancel("@acme.r2")).outcome in {"cancelled", "already_ended"}
+        with pytest.raises(InvalidRequest):
+            await client.state("@bolt.r1")
+        # Somebody else's, with all that an account's key can give.
+        assert {
+            message.subject.split(".")[4] for message in acme.heard if ".fact." in message.subject
+        } == {"@acme"}
+        for subject in (
+            Subjects.cancel("@acme.r1"),
+            Subjects.answer("@acme.r1"),
+            of_tenant(Subjects.cancel("@acme.r1"), "acme"),
+            f"$JS.API.DIRECT.GET.{Stream.EVENTS}.skelgraph.v1.event.*.@acme.r1.end",
+            f"$JS.API.DIRECT.GET.{Stream.EVENTS}",
+            f"$JS.API.STREAM.MSG.GET.{Stream.EVENTS}",
+            f"$JS.API.STREAM.INFO.{Stream.EVENTS}",
+            f"$JS.API.CONSUMER.CREATE.{Stream.EVENTS}.mine",
+            f"$JS.API.CONSUMER.MSG.NEXT.{Stream.EVENTS}.assembler-0",
+        ):
+            await nothing_comes_of(bolt, subject)
+        # Where it may ask, what the subject says counts, whatever the body asks for.
+        own = f"$JS.API.DIRECT.GET.{Stream.EVENTS}.skelgraph.v1.event.*.@bolt.>"
+        theirs = "skelgraph.v1.event.*.@acme.>"
+        for body in (
+            {},
+            {"seq": 1},
+            {"last_by_subj": theirs},
+            {"next_by_subj": theirs, "seq": 1, "batch": 9},
+            {"multi_last": [theirs], "batch": 9},
+        ):
+            answer = await bolt.connection.request(own, orjson.dumps(body), timeout_s=20)
+            assert (answer.headers or {})["Status"] in {"404", "408"}, body
+            assert not answer.data
+        await bolt.connection.publish(Subjects(1).end("@acme.r9"), b"{}")
+        await bolt.connection.publish(Subjects.live("@acme.r1", 1), b"{}")
+        with pytest.raises(NotConfirmed):
+            await DurablePublisher(bolt.connection).publish(
+                Subjects.request("@acme.r9"), b"{}", timeout_s=0.5
+            )
+        # What it has heard is its own shouting, in its own account.
+        assert {len(message.data) for message in bolt.heard} <= {0, 2}
+        with pytest.raises(UnknownRequest):
+            await client.state("@acme.r9")
+
+
+async def nothing_comes_of(bolt: Tenant, subject: str) -> None:
+    """Nobody answers, or what answers is bolt's own account, which has no JetStream."""
+    try:
+        reply = await bolt.connection.request(subject, timeout_s=0.3)
+    except (nats.errors.Error, TimeoutError):
+        return
+    assert b"JetStream not enabled for account" in reply.data, subject
+
+
+@pytest.mark.usefixtures("api")
+async def test_credentials_are_renewed_under_load_and_the_old_ones_voided(secured: Secured) -> None:
+    book = secured.book
+    async with AsyncExitStack() as stack:
+        acme = await stack.enter_async_context(
+            open_client([secured.url], access=book.access("@acme"))
+        )
+        old = secured.folder / "old.creds"
+        old.write_bytes(book.creds_of("worker").read_bytes())
+
+        async def answered(number: int) -> str:
+            request = await acme.submit(
+                SubmitRequest(question="Why?", mode="sgd"), f"@acme.load{number}"
+            )
+            return [type(one).__name__ async for one in acme.follow(request)][-1]
+
+        async with asyncio.TaskGroup() as group:
+            asking = []
+            for number in range(30):
+                asking.append(group.create_task(answered(number)))
+                await asyncio.sleep(0.2)
+                if number == 5:
+                    for name in ("worker", "planner", "assembler", "@acme"):
+                        book.rotate(name)
+                if number == 25:  # four seconds later: all have looked
+                    for name in ("worker", "planner", "assembler", "@acme"):
+                        assert len(book.revoke(name)) == 1
+                    async with secured.connection("system") as system:
+                        await system.open(timeout_s=20)
+                        await push(system, book.account_tokens())
+        assert [task.result() for task in asking] == ["AnswerAssembled"] * 30
+        access = replace(book.access("worker"), creds=str(old))
+        voided = Connection([secured.url], name="test", access=access)
+        with pytest.raises(QueueUnavailable):
+            await voided.open(timeout_s=2)
+        async with secured.connection("worker") as fresh:
+            await fresh.open(timeout_s=20)
+    logs = [(secured.folder / f"{name}.log").read_text() for name in ("workerlarge", "planner")]
+    assert all("nats_credentials_renewed" in log for log in logs)
+
+
+async def test_backups_need_a_user_of_their_own_only(tmp_path: Path) -> None:
+    async with started(tmp_path) as alone:
+        async with alone.connection("backup") as connection:
+            await connection.open(timeout_s=20)
+            await save(connection, tmp_path / "saved")
+        async with alone.connection("provision") as connection:
+            await connection.open(timeout_s=20)
+            for stream in Stream:
+                await connection.api(f"STREAM.DELETE.{stream}")
+            assert set(await restore(connection, tmp_path / "saved")) == set(Stream)
 
 
 async def test_a_server_of_another_ca_is_not_trusted(secured: Secured) -> None:
-    connection = Connection([secured.url("worker")], name="test")
-    with pytest.raises(QueueUnavailable) as caught:
+    access = Access(creds=str(secured.book.creds_of("worker")))
+    connection = Connection([secured.url], name="test", access=access)
+    with pytest.raises(QueueUnavailable):
         await connection.open(timeout_s=2)
-    assert "secret" not in caught.value.message
 
 
-# --- credentials: operator mode ---------------------------------------------------------
-
-
-def encoded(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-#: The first byte of public keys in nkeys: they begin with these letters.
-KINDS = {"O": 14 << 3, "A": 0, "U": 20 << 3}
-SEED = 18 << 3
-
-
-def keys(kind: str) -> tuple[SigningKey, str, str]:
-    """A new key pair with its public key and its seed, as nkeys writes them."""
-    key, prefix = SigningKey.generate(), KINDS[kind]
-    seed = bytes([SEED | prefix >> 5, (prefix & 31) << 3]) + bytes(key)
-    return key, written(bytes([prefix]) + bytes(key.verify_key)), written(seed)
-
-
-def written(raw: bytes) -> str:
-    """Base32 with a checksum (CRC-16/XMODEM)."""
-    check = binascii.crc_hqx(raw, 0).to_bytes(2, "little")
-    return base64.b32encode(raw + check).rstrip(b"=").decode()
-
-
-def token(issuer: SigningKey, issuer_key: str, subject: str, claims: dict[str, object]) -> str:
-    """A NATS JWT, as `nsc` makes it."""
-    head = encoded(json.dumps({"typ": "JWT", "alg": "ed25519-nkey"}).encode())
-    body = {"jti": "x", "iat": int(time.time()), "iss": issuer_key, "name": "x", "sub": subject}
-    signed = f"{head}.{encoded(json.dumps(body | {'nats': claims | {'version': 2}}).encode())}"
-    return f"{signed}.{encoded(issuer.sign(signed.encode()).signature)}"
-
-
-async def test_a_credentials_file_lets_a_service_in(tmp_path: Path) -> None:
-    operator, operator_key, _ = keys("O")
-    account, account_key, _ = keys("A")
-    _, system_key, _ = keys("A")
-    _, user_key, seed = keys("U")
-    free = dict.fromkeys(("subs", "data", "payload", "conn", "leaf", "imports", "exports"), -1)
-    stores = dict.fromkeys(("mem_storage", "disk_storage", "streams", "consumer"), -1)
-    # The system account must not have JetStream.
-    limits = {account_key: {**free, **stores, "wildcards": True}, system_key: free}
-    accounts = {
-        key: token(operator, operator_key, key, {"type": "account", "limits": limit})
-        for key, limit in limits.items()
-    }
-    user = token(
-        account, account_key, user_key, {"type": "user", "subs": -1, "data": -1, "payload": -1}
-    )
-    creds = tmp_path / "user.creds"
-    creds.write_text(
-        f"-----BEGIN NATS USER JWT-----\n{user}\n------END NATS USER JWT------\n\n"
-        f"-----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
-    )
-    port, monitor = ports.free_ports(2)
-    preload = "\n".join(f"{key}: {jwt}" for key, jwt in accounts.items())
-    config = (
-        f'listen: "127.0.0.1:{port}"\nhttp: "127.0.0.1:{monitor}"\n'
-        f'jetstream {{ store_dir: "{tmp_path / "store"}" }}\n'
-        f"operator: {token(operator, operator_key, operator_key, {'type': 'operator'})}\n"
-        f"system_account: {system_key}\nresolver: MEMORY\nresolver_preload {{\n{preload}\n}}\n"
-    )
-    child = started(config, tmp_path, monitor, {})
-    try:
-        await child.ready()
-        url = f"nats://127.0.0.1:{port}"
-        settings = {"nats_url": url, "nats_creds": str(creds)}
-        assert await make(ProvisionSettings.model_validate(settings)) == 0
-        async with open_client([url], creds=str(creds)) as client:
-            await client.check()
-    finally:
-        child.kill()
+async def test_who_shows_no_certificate_is_not_let_in(secured: Secured) -> None:
+    access = replace(secured.book.access("worker"), cert=None, key=None)
+    connection = Connection([secured.url], name="test", access=access)
+    with pytest.raises(QueueUnavailable):
+        await connection.open(timeout_s=2)
 
 
 async def test_a_credentials_file_that_is_not_there_is_named(

@@ -19,12 +19,6 @@ def values(name: str) -> Object:
     return loaded
 
 
-def users() -> list[Object]:
-    """The users of values-secure.yaml, with their permissions."""
-    found: list[Object] = values("values-secure")["config"]["merge"]["authorization"]["users"]
-    return found
-
-
 def as_config(value: Any) -> str:
     """Return a value as the chart writes it into nats.conf."""
     if isinstance(value, dict):

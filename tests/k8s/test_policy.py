@@ -276,8 +276,8 @@ def test_a_restore_never_starts_by_itself_and_reads_what_the_backup_wrote() -> N
             ]
             assert claims[0] == claims[1] != []
             if "nats-secure" in one.name:
-                url = env_of(reading["containers"][0])[f"{ENV_PREFIX}NATS_URL"]
-                assert url["valueFrom"]["secretKeyRef"]["name"] == "nats-provision"
+                creds = next(v for v in reading["volumes"] if v["name"] == "nats-creds")
+                assert creds["secret"]["secretName"] == "nats-provision"
 
 
 def test_a_pool_has_another_engine_while_one_is_replaced() -> None:

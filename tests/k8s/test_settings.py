@@ -228,12 +228,12 @@ def test_addresses_outside_of_the_namespace_name_the_namespace() -> None:
 
 
 def test_subjects_in_nats_permissions_are_the_contracts() -> None:
-    from tests.k8s.nats_values import users
+    from skelgraph.auth.permissions import SERVICES, tenant_permissions
 
-    for user in users():
-        for subject in [*user["permissions"]["publish"], *user["permissions"]["subscribe"]]:
+    for permissions in [*SERVICES.values(), tenant_permissions("acme")]:
+        for subject in (*permissions.publish, *permissions.subscribe):
             names = {stream.value for stream in Stream}
             if match := re.search(r"SKELGRAPH_\w+", subject):
                 assert match[0] in names, subject
-            elif not subject.startswith(("$JS.", "_INBOX")):
+            elif not subject.startswith(("$JS.", "_INBOX", "$SRV.")):
                 assert subject.startswith(f"{PREFIX}."), subject

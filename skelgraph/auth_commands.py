@@ -1,0 +1,113 @@
+"""Makes and renews the keys and credentials of a deployment's NATS."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from proto.errors import InvalidRequest
+from services.runtime.connection import Connection
+from skelgraph.auth.book import Book, Tls
+from skelgraph.auth.permissions import SERVICES, SYSTEM
+from skelgraph.auth.push import push
+from skelgraph.local.state import StackState, find_running
+from skelgraph.session import CONNECT_TIMEOUT_S
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The folder of keys, and the NATS servers that are to be told of changes.
+
+    Args:
+        folder: of the keys.
+        nats_url: servers, separated by commas; None: the stack of this machine, if it runs with
+            this folder.
+    """
+
+    folder: Path
+    nats_url: str | None
+
+
+async def init(folder: Path, tls: Tls, hosts: Sequence[str]) -> int:
+    """Make keys and credentials; what is there stays."""
+    book = Book(folder)
+    there = book.exists
+    book.init(tls, hosts)
+    _say(f"{'completed' if there else 'made'} the keys of a deployment in {book.folder}:")
+    made = [path.relative_to(book.folder) for path in book.written]
+    _say("  " + "\n  ".join(str(path) for path in dict.fromkeys(made)))
+    if there and tls not in (book.tls, "none"):
+        raise InvalidRequest(
+            f"this deployment was made with --tls {book.tls}; {tls} needs a folder of its own"
+        )
+    _say(
+        f"\nkeys/ is the root of all: keep a copy where nobody gets at it."
+        f"\nnext:  skelgraph up --auth {folder}              this machine, with it"
+        f"\n       skelgraph auth add-tenant NAME {folder}   somebody else's credentials"
+        f"\n       docs/operations.md                        Kubernetes, rotation"
+    )
+    return 0
+
+
+async def add_tenant(target: Target, tenant: str) -> int:
+    """Make a tenant's credentials, and tell NATS of it."""
+    book = Book(target.folder)
+    path = book.add_tenant(tenant)
+    await _tell(book, target)
+    _say(f"credentials of tenant {tenant}, to be handed over by a safe way:")
+    print(path)
+    return 0
+
+
+async def rotate(target: Target, name: str) -> int:
+    """Renew the credentials of a service or tenant; the old ones stay valid."""
+    book = Book(target.folder)
+    path = book.rotate(book.user_name(name))
+    _say(
+        f"fresh credentials of {name}; services read them within seconds and connect anew."
+        f"\nThe old ones are valid still. When the fresh ones are in use everywhere:"
+        f"\n  skelgraph auth revoke {name} {target.folder}"
+    )
+    print(path)
+    return 0
+
+
+async def revoke(target: Target, name: str) -> int:
+    """Void the credentials that a service or tenant had before."""
+    book = Book(target.folder)
+    voided = book.revoke(book.user_name(name))
+    await _tell(book, target)
+    print(f"{len(voided)} former credentials of {name} are void")
+    return 0
+
+
+async def show(folder: Path) -> int:
+    """Print who there is."""
+    book = Book(folder)
+    for name in (*SERVICES, SYSTEM):
+        print(f"{'service':8} {name:12} {book.creds_of(name)}")
+    for tenant in book.tenants:
+        print(f"{'tenant':8} {tenant:12} {book.creds_of(book.user_name(tenant))}")
+    return 0
+
+
+async def _tell(book: Book, target: Target) -> None:
+    url = target.nats_url or _running(book)
+    if url is None:
+        _say("no NATS was told: it reads nats.conf when it starts; a running one by --nats-url")
+        return
+    connection = Connection(url.split(","), name="skelgraph-auth", access=book.access(SYSTEM))
+    async with connection:
+        await connection.open(timeout_s=CONNECT_TIMEOUT_S)
+        await push(connection, book.account_tokens())
+
+
+def _running(book: Book) -> str | None:
+    state: StackState | None = find_running()
+    return state.nats_url if state and state.auth_dir == book.folder else None
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
