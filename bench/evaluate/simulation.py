@@ -20,6 +20,7 @@ from proto.errors import SkelgraphError
 from proto.messages import AnswerAssembled
 from proto.names import new_request_id
 from services.runtime.client import Client, Ending, make_request
+from services.runtime.credentials import Access
 from skelgraph.local.config import PoolConfig, StackConfig
 from skelgraph.session import Where, reach
 
@@ -211,7 +212,7 @@ async def simulating(set_: Set, all_: Sequence[Replay]) -> AsyncIterator[Running
                 "SKELGRAPH_SILENT_AFTER_S": "600",
             },
         )
-        where = Where(None, None, stack, "quiet")
+        where = Where(None, Access(), stack, "quiet")
         async with reach(where, may_start=True) as session:
             yield Running(session.over_nats, (large, small), set_)
 

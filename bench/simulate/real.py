@@ -20,6 +20,7 @@ from proto.errors import SkelgraphError
 from proto.messages import AnswerAssembled, TokensDecoded
 from proto.names import new_request_id
 from services.runtime.client import Client, make_request
+from services.runtime.credentials import Access
 from skelgraph.local.config import PoolConfig, StackConfig
 from skelgraph.session import Where, reach
 
@@ -174,7 +175,7 @@ async def _serving(
             log_level="warning",
             env={f"SKELGRAPH_{key}": value for key, value in settings.items()},
         )
-        async with reach(Where(None, None, stack, "quiet"), may_start=True) as session:
+        async with reach(Where(None, Access(), stack, "quiet"), may_start=True) as session:
             yield session.over_nats
 
 

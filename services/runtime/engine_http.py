@@ -30,6 +30,8 @@ from services.runtime.events import MAX_EVENT_BYTES
 
 #: As much of an error's body is read.
 MAX_ERROR_BYTES: Final = 64 * 1024
+#: Of what an engine says of itself.
+MAX_REPLY_BYTES: Final = 1024 * 1024
 #: Keeps huggingface_hub from looking for a token of the person who runs this.
 NO_KEY: Final = "-"
 
@@ -83,7 +85,8 @@ class Wire:
             transport=_Borrowed(self._transport, self._connect_s),
             trust_env=False,
             timeout=None,
-            headers=key,
+            event_hooks={"response": [_bounded]},
+            headers={"accept-encoding": "identity", **key},
         )
 
     @contextmanager
@@ -157,6 +160,7 @@ class Loan:
         huggingface_hub reads an error's body only if it has a Content-Length, takes a redirect
         for an empty stream, and any page with status 200 for a stream without events.
         """
+        _check_plain(response)
         content_type = response.headers.get("content-type", "")
         streams = content_type.strip().lower().startswith("text/event-stream")
         if response.status_code == httpx2.codes.OK and streams:
@@ -172,6 +176,37 @@ async def _events_of(response: httpx2.Response) -> AsyncGenerator[str, None]:
         # httpx2 hands out what has an id or a name alone; by the standard that is no event.
         if event.data:
             yield event.data
+
+
+def _check_plain(response: httpx2.Response) -> None:
+    """Refuse what is packed although `identity` was asked for: a little of it may be a lot."""
+    if response.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise httpx2.RemoteProtocolError("the engine packed its reply, which was not asked for")
+
+
+async def _bounded(response: httpx2.Response) -> None:
+    """Have whoever reads the whole body fail beyond `MAX_REPLY_BYTES`."""
+    _check_plain(response)
+    if isinstance(response.stream, httpx2.AsyncByteStream):
+        response.stream = _Bounded(response.stream)
+
+
+class _Bounded(httpx2.AsyncByteStream):
+    """A body that breaks off where it becomes too large."""
+
+    def __init__(self, stream: httpx2.AsyncByteStream) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        left = MAX_REPLY_BYTES
+        async for part in self._stream:
+            left -= len(part)
+            if left < 0:
+                raise httpx2.ReadError(f"the reply has more than {MAX_REPLY_BYTES} bytes")
+            yield part
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
 _LOAN: ContextVar[Loan | None] = ContextVar("engine_loan", default=None)

@@ -62,10 +62,11 @@ class Tried(Connection):
 @pytest.fixture
 async def tries(book: Book, server: NatsServer) -> AsyncIterator[dict[str, Tried]]:
     async with AsyncExitStack() as stack:
-        found = {}
+        found: dict[str, Tried] = {}
         for user in USERS:
             connection = Tried(server.url, book.access(user))
-            found[user] = await stack.enter_async_context(connection)
+            await stack.enter_async_context(connection)
+            found[user] = connection
             await connection.open(timeout_s=10)
         yield found
 

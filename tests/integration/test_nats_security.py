@@ -242,7 +242,7 @@ async def test_a_tenant_has_its_own_requests_and_nobody_elses(secured: Secured) 
         ):
             await nothing_comes_of(bolt, subject)
         # Where it may ask, what the subject says counts, whatever the body asks for.
-        own = f"$JS.API.DIRECT.GET.{Stream.EVENTS}.skelgraph.v1.event.*.@bolt.>"
+        asked = f"$JS.API.DIRECT.GET.{Stream.EVENTS}.skelgraph.v1.event.*.@bolt.>"
         theirs = "skelgraph.v1.event.*.@acme.>"
         for body in (
             {},
@@ -251,7 +251,7 @@ async def test_a_tenant_has_its_own_requests_and_nobody_elses(secured: Secured) 
             {"next_by_subj": theirs, "seq": 1, "batch": 9},
             {"multi_last": [theirs], "batch": 9},
         ):
-            answer = await bolt.connection.request(own, orjson.dumps(body), timeout_s=20)
+            answer = await bolt.connection.request(asked, orjson.dumps(body), timeout_s=20)
             assert (answer.headers or {})["Status"] in {"404", "408"}, body
             assert not answer.data
         await bolt.connection.publish(Subjects(1).end("@acme.r9"), b"{}")
