@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +14,8 @@ import typer
 from bench.evaluate.app import app
 from bench.evaluate.judge_commands import Folders, Questions
 from bench.evaluate.records import read_folders
-from bench.evaluate.replay import Count, replays
+from bench.evaluate.replay import Count, replays, replays_of_plans
+from bench.plan_figures import PlanText
 from bench.questions import err, read_questions
 from proto.errors import InvalidRequest
 from services.runtime.urls import base_url
@@ -27,6 +30,10 @@ def pack(
         str, typer.Option(help="a llama.cpp server or TGI with the large model: it counts tokens")
     ],
     into: Annotated[Path, typer.Option(help="write here")],
+    plans: Annotated[
+        list[Path] | None,
+        typer.Option(help="plans that `bench.plans --record` kept, for methods not recorded"),
+    ] = None,
 ) -> None:
     """Write plans and lengths of recorded runs for `simulate`: no questions and no answers.
 
@@ -37,12 +44,32 @@ def pack(
     async def command() -> int:
         asked = {one.id: one.text for one in read_questions(questions)}
         with httpx2.Client(trust_env=False, timeout=600) as http:
-            made = replays(read_folders(folders), asked, counting(http, tokenizer_url))
+            count, records = counting(http, tokenizer_url), read_folders(folders)
+            made = replays(records, asked, count)
+            known = {(one.question, one.method) for one in made}
+            more = replays_of_plans(read_plans(plans or ()), records, asked, count)
+            made += [one for one in more if (one.question, one.method) not in known]
         into.write_text("".join(f"{one.model_dump_json()}\n" for one in made))
         err.print(f"{len(made)} replays in {into}", markup=False)
         return 0
 
     run(command)
+
+
+def read_plans(paths: Iterable[Path]) -> list[PlanText]:
+    """Return the constrained plans in files of `bench.plans --record`.
+
+    Raises:
+        InvalidRequest: a line is none; names it.
+    """
+    found = []
+    for path in paths:
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+            try:
+                found.append(PlanText(**json.loads(line)))
+            except (TypeError, ValueError) as error:
+                raise InvalidRequest(f"{path}, line {number}: {error}", field="plans") from None
+    return [plan for plan in found if plan.constrained]
 
 
 def counting(http: httpx2.Client, url: str) -> Count:

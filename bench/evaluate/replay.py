@@ -15,15 +15,21 @@ from typing import Final, Literal
 
 from bench.evaluate.methods import BASELINE
 from bench.evaluate.records import Frozen, Record, Records
+from bench.plan_figures import PlanText, read_plan
 from bench.simulated_engine.tokens import pieces
 from proto.messages import FinishReason, RequestFailed, SkeletonDrafted
 from proto.names import DIRECT_NODE
-from services.planner.parser import END_LINE, Planned, PlanParser
+from services.planner.parser import DIRECT_WORDS, END_LINE, Planned
 from services.planner.prompts import plan_call
+from services.planner.reading import PlanReader
 
+#: As `SubmitRequest` has it where the client says nothing.
+MAX_NODES: Final = 12
 #: How long a node is of which no length was recorded, if there is none to go by.
 NODE_TOKENS: Final = 120
 
+#: One of the words by which a plan says that the answer is direct.
+_DIRECT: Final = DIRECT_WORDS[0]
 _FORCED: Final = {"sgd": "graph\n", "sot": "list\n"}
 _IDS: Final = re.compile(r"\d|,")
 
@@ -82,8 +88,8 @@ class Replay(Frozen):
         return tuple(part.text.rstrip("\n") for part in self.plan if "|" in part.text)
 
     def planned(self) -> list[Planned]:
-        """Return the plan's nodes."""
-        items = PlanParser().feed("".join(part.text for part in self.plan) + "\n")
+        """Return the plan's nodes, as the planner publishes them."""
+        items = PlanReader().feed("".join(part.text for part in self.plan) + "\n")
         return [item for item in items if isinstance(item, Planned)]
 
 
@@ -109,6 +115,41 @@ def replays(records: Records, questions: Mapping[str, str], count: Count) -> lis
                     plan=_plan(record, count),
                     nodes=nodes,
                     lengths="planned" if _decomposes(record) else "recorded",
+                )
+            )
+    return found
+
+
+def replays_of_plans(
+    plans: Iterable[PlanText], records: Records, questions: Mapping[str, str], count: Count
+) -> list[Replay]:
+    """Return plans of `bench.plans` as replays, with the lengths that they asked for.
+
+    Where the answer would be direct its length is that in `records`; without one there is none.
+    """
+    found = []
+    for plan in plans:
+        read, text = (
+            read_plan(plan, checked=True, max_nodes=MAX_NODES),
+            questions.get(plan.question),
+        )
+        direct = records.find(plan.question, BASELINE)
+        nodes = tuple(
+            Length(node=spec.id, tokens=spec.budget_tokens, finish="stop") for spec in read.nodes
+        )
+        if not read.decomposed:
+            nodes = _nodes(direct, records) if direct else ()
+        if text is not None and nodes:
+            parts = plan.text.splitlines(keepends=True)
+            found.append(
+                Replay(
+                    question=plan.question,
+                    category=plan.category,
+                    question_tokens=count(text),
+                    method=plan.mode,
+                    plan=tuple(Part(text=part, tokens=count(part)) for part in parts),
+                    nodes=nodes,
+                    lengths="planned" if read.decomposed else "recorded",
                 )
             )
     return found
@@ -145,7 +186,7 @@ def _plan(record: Record, count: Count) -> tuple[Part, ...]:
         return ()
     if not record.plan:
         asked = record.end.plan.reason != "forced"
-        return (Part(text="direct", tokens=count("direct")),) if asked else ()
+        return (Part(text=_DIRECT, tokens=count(_DIRECT)),) if asked else ()
     has_needs = any("needs" in one.line.rpartition("|")[2] for one in record.plan)
     texts = ["graph\n" if has_needs else "list\n", *(f"{one.line}\n" for one in record.plan)]
     return tuple(Part(text=text, tokens=count(text)) for text in [*texts, END_LINE])

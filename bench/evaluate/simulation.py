@@ -103,7 +103,7 @@ class Running:
         """
         measured = [one for one in all_ for _ in range(self.set.rounds)]
         Random(0).shuffle(measured)
-        before = 0 if self.set.concurrency == 1 else self.set.concurrency
+        before = self.set.concurrency
         endless = itertools.chain(
             itertools.islice(itertools.cycle(all_), before), measured, itertools.cycle(all_)
         )

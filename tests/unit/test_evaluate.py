@@ -16,11 +16,20 @@ from bench.evaluate.bound import bound_s, call_s
 from bench.evaluate.figures import geometric_mean, groups
 from bench.evaluate.lines import InUse, JsonLines
 from bench.evaluate.methods import METHODS, Way, choose
-from bench.evaluate.records import Frozen
-from bench.evaluate.replay import Length, Part, Replay, as_method, question_of, replies
+from bench.evaluate.records import Frozen, Records
+from bench.evaluate.replay import (
+    Length,
+    Part,
+    Replay,
+    as_method,
+    question_of,
+    replays_of_plans,
+    replies,
+)
 from bench.evaluate.runs import open_run
 from bench.evaluate.simulated_report import ratios
 from bench.evaluate.simulation import Timed
+from bench.plan_figures import PlanText
 from bench.questions import read_questions
 from bench.simulated_engine.author import Author, Recorded, Turn
 from bench.simulated_engine.profiles import PROFILES
@@ -34,6 +43,7 @@ from services.planner.prompts import plan_call
 from services.runtime.calls import ChatCall
 from services.runtime.client import make_request
 from services.worker.prompts import node_call
+from tests.unit.evaluated import record
 
 PAIR = {Pool.LARGE: PROFILES["llama-70b-4xa100"], Pool.SMALL: PROFILES["llama-8b-1xa100"]}
 SGD = Replay(
@@ -259,6 +269,18 @@ def decode_node(question: str, node: int, texts: tuple[NodeText, ...]) -> Decode
         predecessors=texts,
         deadline_at=0,
     )
+
+
+def test_plans_that_were_asked_for_alone_become_replays_of_the_lengths_they_ask_for() -> None:
+    texts = ("".join(part.text for part in SGD.plan), "letter")
+    plans = [PlanText(str(n), "generic", "auto", True, t, "", 9, 1.0) for n, t in enumerate(texts)]
+    (graph,) = replays_of_plans(plans, Records(), {"0": "Why?", "1": "What?"}, len)
+    assert [(one.node, one.tokens) for one in graph.nodes] == [(1, 40), (2, 100), (3, 70)]
+    assert graph.lengths == "planned"
+    records = Records([record("1", "generic", "direct")])
+    found = replays_of_plans(plans, records, {"0": "Why?", "1": "What?"}, len)
+    assert [one.is_direct for one in found] == [False, True]
+    assert [one.tokens for one in found[1].nodes] == [49]
 
 
 def test_a_plan_is_repeated_in_the_form_that_another_method_is_held_to() -> None:
