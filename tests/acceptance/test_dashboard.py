@@ -26,15 +26,16 @@ async def test_every_panel_has_data_under_load(tmp_path: Path) -> None:
     if shutil.which("prometheus") is None:
         pytest.skip("there is no prometheus (Debian: apt-get install prometheus)")
     faster = ("--time-scale", "0.3", "--median-tokens", "60")
+    failing = ("--fault-share", "0.5")  # so that attempts fail however few there are
     async with (
         simulated_stack(
-            tmp_path / "stack", env=ENV, large=(*LARGE, *faster), small=(*SMALL, *faster)
+            tmp_path / "stack", env=ENV, large=(*LARGE, *faster), small=(*SMALL, *failing, *faster)
         ) as state,
         prometheus(tmp_path / "prometheus", state) as asked,
     ):
         assert state.gateway_url
         start_at = time.time()
-        await load(state.gateway_url, seconds=20, rate=1.5)
+        await load(state.gateway_url, seconds=30, rate=1.5)
         shown = [(panel, await read(asked, panel, start_at)) for panel in panels()]
     empty = {panel.title for panel, lines in shown if not lines and not panel.needs_a_cluster}
     assert empty <= RARE
