@@ -9,7 +9,7 @@ py := $(bin)/python
 pip := $(py) -m pip --disable-pip-version-check --no-input install --quiet --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-all lint types schemas schemas-check bench k8s-check image sbom lock clean
+.PHONY: help demo up test test-all lint types schemas schemas-check bench peers k8s-check image sbom lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,8 @@ schemas-check: $(VENV)/.dev ## fail if what is generated is not what the code sa
 bench: $(VENV)/.local ## the benchmark; ARGS="..." for its options
 	@$(py) -m bench.questions $(ARGS)
 
+peers: $(VENV)-peers/.done ## the environment of `python -m bench.overhead.peers` (about 400 MB)
+
 k8s-check: $(VENV)/.dev ## what deploy/ renders to, and all checks of it
 	@$(py) -m pytest tests/k8s -rP -q
 
@@ -64,7 +66,7 @@ lock: $(VENV)/.dev ## write requirements/*.txt anew; UPGRADE=1 for newer version
 	@UV=$(abspath $(bin)/uv) requirements/lock.sh
 
 clean: ## remove the environment and caches
-	@rm -rf $(VENV) $(VENV)-sbom .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	@rm -rf $(VENV) $(VENV)-sbom $(VENV)-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(py):
@@ -86,9 +88,9 @@ $(VENV)/.dev: requirements/dev.txt requirements/build.txt pyproject.toml | $(py)
 	@$(call install_project)
 	@touch $@ $(VENV)/.local
 
-$(VENV)-sbom/.done: requirements/sbom.txt | $(py)
-	@$(py) -m venv $(VENV)-sbom
-	@$(VENV)-sbom/bin/python -m pip --disable-pip-version-check --no-input install --quiet --require-hashes -r requirements/sbom.txt
+$(VENV)-%/.done: requirements/%.txt | $(py)
+	@$(py) -m venv $(VENV)-$*
+	@$(VENV)-$*/bin/python -m pip --disable-pip-version-check --no-input install --quiet --require-hashes -r requirements/$*.txt
 	@touch $@
 
 define install_project

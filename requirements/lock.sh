@@ -20,6 +20,7 @@ lock local.txt ../pyproject.toml --extra local --constraints dev.txt
 lock runtime.txt ../pyproject.toml --constraints dev.txt
 lock build.txt build.in --constraints dev.txt
 lock sbom.txt sbom.in # on its own: it never meets the others in one environment
+lock peers.txt peers.in # likewise
 
 if grep -nE '://|^-|/(opt|home|tmp|root|work)/' ./*.txt; then
   echo "a lock file names a host, an option or a folder of this machine" >&2

@@ -154,7 +154,9 @@ async def _services(
             "SKELGRAPH_LOG_FORMAT": "json",
         }
         command = (sys.executable, "-m", *argv)
-        spec = ProcessSpec(name=name, argv=command, env=env, port=port, ready_path="/readyz")
+        spec = ProcessSpec(
+            name=name, argv=command, env=env, port=port, ready_path="/readyz", ready_timeout_s=120
+        )
         child = Child(spec, folder / f"{name}.log")
         stack.callback(child.kill)
         child.launch()
