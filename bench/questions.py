@@ -40,6 +40,12 @@ out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
 
+class NotAnswered(SkelgraphError):
+    """A question of the benchmark has no answer."""
+
+    code = "not_answered"
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """A line of the file; `reference` is an answer that is known to be right, if there is one."""

@@ -15,6 +15,7 @@ from typing import Final
 from bench.evaluate.methods import Method
 from bench.evaluate.records import Frozen
 from bench.evaluate.replay import Replay, as_lines, direct_lengths, question_of, replies
+from bench.questions import NotAnswered
 from bench.simulated_engine.processes import Simulated, simulated_engines
 from proto.errors import SkelgraphError
 from proto.messages import AnswerAssembled
@@ -31,12 +32,6 @@ PAIRS: Final[Mapping[str, tuple[str, str]]] = {
 }
 #: Nodes that a worker decodes at once: more than any load here has, so that engines decide.
 SLOTS: Final = 1024
-
-
-class NotAnswered(SkelgraphError):
-    """A replayed question has no answer."""
-
-    code = "not_answered"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Final
 
 from bench.evaluate.replay import Length, Part, Replay, as_lines, question_of, replies
+from bench.questions import NotAnswered
 from bench.simulate import policies
 from bench.simulate.figures import Answered
 from bench.simulate.work import END_TOKENS, WORD_TOKENS, Arrival, PlannedNode, Question
 from bench.simulate.world import Deployment
 from bench.simulated_engine.processes import simulated_engines
-from proto.errors import SkelgraphError
 from proto.messages import AnswerAssembled, TokensDecoded
 from proto.names import new_request_id
 from services.runtime.client import Client, make_request
@@ -31,12 +31,6 @@ _TITLES: Final = (
     "Main risks", "What experts say", "Short history", "Technical limits", "Open questions",
     "Examples from practice", "Comparison of options", "Outlook and advice",
 )  # fmt: skip
-
-
-class NotAnswered(SkelgraphError):
-    """A request of the comparison has no answer."""
-
-    code = "not_answered"
 
 
 @dataclass(frozen=True, slots=True)

@@ -159,18 +159,22 @@ def _drawn(random: Random, number: int) -> Question:
     if random.random() < _DIRECT_SHARE:
         return Question(f"drawn {number}", "direct", (), _length(random, *_DIRECT_TOKENS))
     shape: Shape = "list" if random.random() < _LIST_SHARE else "graph"
-    nodes = tuple(_node(random, shape, id_) for id_ in range(1, random.choice(_NODES) + 1))
+    nodes: list[PlannedNode] = []
+    for _ in range(random.choice(_NODES)):
+        nodes.append(_node(random, shape, nodes))
     direct = round(sum(node.tokens for node in nodes) / _LONGER)
-    return Question(f"drawn {number}", shape, nodes, direct)
+    return Question(f"drawn {number}", shape, tuple(nodes), direct)
 
 
-def _node(random: Random, shape: Shape, id_: int) -> PlannedNode:
+def _node(random: Random, shape: Shape, before: Sequence[PlannedNode]) -> PlannedNode:
     needs: tuple[int, ...] = ()
-    # The first two stand alone, so that a plan is never a chain.
-    if shape == "graph" and id_ > 2 and random.random() < _NEEDY_SHARE:
-        needs = tuple(sorted(random.sample(range(1, id_), random.randint(1, min(3, id_ - 1)))))
+    # The first two stand alone, and needs are on points only: graphs have the two levels that
+    # the planner leaves them (`services.planner.reading`).
+    if shape == "graph" and len(before) >= 2 and random.random() < _NEEDY_SHARE:
+        points = [node.id for node in before if not node.needs]
+        needs = tuple(sorted(random.sample(points, random.randint(1, min(3, len(points))))))
     return PlannedNode(
-        id=id_,
+        id=len(before) + 1,
         needs=needs,
         easy=random.random() < _EASY_SHARE,
         line_tokens=random.randint(*_LINE_TOKENS),

@@ -61,8 +61,12 @@ def test_what_is_logged_is_one_line_that_nobody_else_can_begin(
     text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     logs.configure("info", "json")
-    structlog.get_logger().warning("plan_rejected", error=text)
-    lines = "".join(capsys.readouterr()).splitlines()
+    structlog.configure(cache_logger_on_first_use=False)  # else modules keep what capsys closes
+    try:
+        structlog.get_logger().warning("plan_rejected", error=text)
+        lines = "".join(capsys.readouterr()).splitlines()
+    finally:
+        structlog.reset_defaults()
     assert len(lines) == 1
     said = json.loads(lines[0])
     assert (said["event"], said["error"]) == ("plan_rejected", text)
