@@ -9,7 +9,7 @@ py := $(bin)/python
 pip := $(py) -m pip --disable-pip-version-check --no-input install --quiet --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-all lint types schemas schemas-check bench peers k8s-check image sbom lock clean
+.PHONY: help demo up test test-all lint types schemas schemas-check bench peers k8s-check image sbom lock fuzz clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,8 +65,20 @@ sbom: $(VENV)-sbom/.done ## build/sbom.json: what is in the image, as CycloneDX
 lock: $(VENV)/.dev ## write requirements/*.txt anew; UPGRADE=1 for newer versions
 	@UV=$(abspath $(bin)/uv) requirements/lock.sh
 
+# Seconds for each target; what is found lies in build/fuzz.
+FUZZ_S ?= 60
+fuzz: $(VENV)-fuzz/.done ## search for bytes that break what reads bytes from outside; FUZZ_S=60 for each target
+	@for target in plan codec bodies events reply credentials subjects; do \
+		mkdir -p build/fuzz/$$target && cp -n tests/fuzz/corpus/$$target/* build/fuzz/$$target/; \
+		echo "fuzzing $$target for $(FUZZ_S) s"; \
+		$(VENV)-fuzz/bin/python -m tests.fuzz $$target build/fuzz/$$target -max_total_time=$(FUZZ_S) \
+			-max_len=4096 -print_final_stats=1 -artifact_prefix=build/fuzz/$$target- >build/fuzz/$$target.log 2>&1 \
+			|| { tail -n 30 build/fuzz/$$target.log; exit 1; }; \
+		grep number_of_executed_units build/fuzz/$$target.log; \
+	done
+
 clean: ## remove the environment and caches
-	@rm -rf $(VENV) $(VENV)-sbom $(VENV)-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	@rm -rf $(VENV) $(VENV)-fuzz $(VENV)-sbom $(VENV)-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(py):

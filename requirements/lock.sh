@@ -19,6 +19,7 @@ lock dev.txt ../pyproject.toml --all-extras # first: the others may not differ f
 lock local.txt ../pyproject.toml --extra local --constraints dev.txt
 lock runtime.txt ../pyproject.toml --constraints dev.txt
 lock build.txt build.in --constraints dev.txt
+lock fuzz.txt fuzz.in ../pyproject.toml --constraints dev.txt
 lock sbom.txt sbom.in # on its own: it never meets the others in one environment
 lock peers.txt peers.in # likewise
 

@@ -1,0 +1,1 @@
+"""Coverage-guided search for bytes that break what reads bytes from outside: `make fuzz`."""
