@@ -43,7 +43,8 @@ async def test_a_stream_is_the_same_text_in_order_and_ends_as_openais_does(site:
     *chunks, end, usage = await streamed(site, stream_options={"include_usage": True})
     assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
     assert text_of(chunks) == ANSWER
-    assert len(chunks) > 20, "it flows"
+    # Workers gather what comes within some milliseconds, so pieces are fewer than tokens.
+    assert len(chunks) > 2 * 4, "it flows: several pieces a node"
     assert all(chunk["usage"] is None for chunk in chunks)
     assert end["choices"][0]["finish_reason"] == "stop"
     assert end["skelgraph"]["mode"] == "sgd"
