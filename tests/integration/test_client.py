@@ -304,4 +304,6 @@ async def test_an_error_of_the_assembler_comes_back_as_that_error(
 
 
 def test_the_stream_subjects_cover_what_a_client_submits() -> None:
-    assert STREAM_SUBJECTS[Stream.REQUESTS].removesuffix("*") + "x" == Subjects.request("x")
+    for request in ("x", "@acme.x"):
+        begin = STREAM_SUBJECTS[Stream.REQUESTS].removesuffix(">")
+        assert begin + request == Subjects.request(request)
