@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Final
 
 import nats.errors
@@ -87,8 +87,7 @@ class Connection:
             QueueUnavailable: no server answered within `timeout_s`.
         """
         try:
-            async with asyncio.timeout(timeout_s):
-                await self._connect()
+            await _within(timeout_s, self._connect())
         except (TimeoutError, nats.errors.Error, OSError) as error:
             self._closing = True
             await self._close_client()
@@ -322,3 +321,18 @@ class Connection:
 
 async def _never(message: Msg) -> None:
     raise RuntimeError(f"{message.subject} was to be handed on")
+
+
+async def _within(timeout_s: float | None, connect: Coroutine[object, object, None]) -> None:
+    """Run `connect`, and cancel it until it heeds that: between two tries nats-py swallows a
+    cancel, and would go on for ever (ADR 0005).
+    """
+    connecting = asyncio.create_task(connect, name="nats connect")
+    try:
+        if not (await asyncio.wait([connecting], timeout=timeout_s))[0]:
+            raise TimeoutError
+        connecting.result()
+    finally:
+        while not connecting.done():
+            connecting.cancel()
+            await asyncio.wait([connecting], timeout=0.1)
