@@ -9,7 +9,7 @@ py := $(bin)/python
 pip := $(py) -m pip --disable-pip-version-check --no-input install --quiet --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-all lint types schemas schemas-check bench peers k8s-check image sbom lock fuzz clean
+.PHONY: help demo up test test-all lint types schemas schemas-check bench peers k8s-check image sbom lock fuzz clean audit
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ schemas-check: $(VENV)/.dev ## fail if what is generated is not what the code sa
 
 bench: $(VENV)/.local ## the benchmark; ARGS="..." for its options
 	@$(py) -m bench.questions $(ARGS)
+
+audit: $(VENV)-audit/.done ## known holes in what is locked; where the service does not answer it says so
+	@$(VENV)-audit/bin/python requirements/audit.py
 
 peers: $(VENV)-peers/.done ## the environment of `python -m bench.overhead.peers` (about 400 MB)
 
@@ -78,7 +81,7 @@ fuzz: $(VENV)-fuzz/.done ## search for bytes that break what reads bytes from ou
 	done
 
 clean: ## remove the environment and caches
-	@rm -rf $(VENV) $(VENV)-fuzz $(VENV)-sbom $(VENV)-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	@rm -rf $(VENV) $(VENV)-fuzz $(VENV)-sbom $(VENV)-peers $(VENV)-audit .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(py):

@@ -22,6 +22,7 @@ lock build.txt build.in --constraints dev.txt
 lock fuzz.txt fuzz.in ../pyproject.toml --constraints dev.txt
 lock sbom.txt sbom.in # on its own: it never meets the others in one environment
 lock peers.txt peers.in # likewise
+lock audit.txt audit.in # likewise
 
 if grep -nE '://|^-|/(opt|home|tmp|root|work)/' ./*.txt; then
   echo "a lock file names a host, an option or a folder of this machine" >&2
