@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
-from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from bench.simulated_engine.processes import simulated_engines
 from skelgraph.local.config import PoolConfig, StackConfig
 from skelgraph.local.stack import LocalStack
 from skelgraph.local.state import StackState
@@ -34,8 +32,8 @@ async def simulated_stack(
         slots: of each worker.
     """
     async with AsyncExitStack() as stack:
-        urls = [await _engine(stack, flags) for flags in (large, small)]
-        pools = [PoolConfig(model="", urls=(url,), slots=slots) for url in urls]
+        engines = stack.enter_context(simulated_engines(large, small))
+        pools = [PoolConfig(model="", urls=(engine.url,), slots=slots) for engine in engines]
         config = StackConfig(
             large=pools[0], small=pools[1], gateway=True, state_dir=folder, env=env
         )
@@ -43,17 +41,3 @@ async def simulated_stack(
         state = await local.start()
         stack.push_async_callback(local.stop)
         yield state
-
-
-async def _engine(stack: AsyncExitStack, flags: Sequence[str]) -> str:
-    argv = (sys.executable, "-m", "bench.simulated_engine", *flags)
-    process = await asyncio.create_subprocess_exec(*argv, stdout=PIPE)
-    stack.push_async_callback(_end, process)
-    assert process.stdout is not None
-    return (await process.stdout.readline()).decode().strip()
-
-
-async def _end(process: Process) -> None:
-    if process.returncode is None:
-        process.kill()
-    await process.wait()
