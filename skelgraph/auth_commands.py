@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from proto.errors import InvalidRequest
+from proto.errors import QueueUnavailable
 from services.runtime.connection import Connection
 from skelgraph.auth.book import Book, Tls
 from skelgraph.auth.permissions import SERVICES, SYSTEM
@@ -38,10 +38,6 @@ async def init(folder: Path, tls: Tls, hosts: Sequence[str]) -> int:
     _say(f"{'completed' if there else 'made'} the keys of a deployment in {book.folder}:")
     made = [path.relative_to(book.folder) for path in book.written]
     _say("  " + "\n  ".join(str(path) for path in dict.fromkeys(made)))
-    if there and tls not in (book.tls, "none"):
-        raise InvalidRequest(
-            f"this deployment was made with --tls {book.tls}; {tls} needs a folder of its own"
-        )
     _say(
         f"\nkeys/ is the root of all: keep a copy where nobody gets at it."
         f"\nnext:  skelgraph up --auth {folder}              this machine, with it"
@@ -55,7 +51,7 @@ async def add_tenant(target: Target, tenant: str) -> int:
     """Make a tenant's credentials, and tell NATS of it."""
     book = Book(target.folder)
     path = book.add_tenant(tenant)
-    await _tell(book, target)
+    await _tell(book, target, tenant)
     _say(f"credentials of tenant {tenant}, to be handed over by a safe way:")
     print(path)
     return 0
@@ -78,7 +74,7 @@ async def revoke(target: Target, name: str) -> int:
     """Void the credentials that a service or tenant had before."""
     book = Book(target.folder)
     voided = book.revoke(book.user_name(name))
-    await _tell(book, target)
+    await _tell(book, target, name)
     print(f"{len(voided)} former credentials of {name} are void")
     return 0
 
@@ -86,22 +82,27 @@ async def revoke(target: Target, name: str) -> int:
 async def show(folder: Path) -> int:
     """Print who there is."""
     book = Book(folder)
+    tenants = book.tenants
     for name in (*SERVICES, SYSTEM):
         print(f"{'service':8} {name:12} {book.creds_of(name)}")
-    for tenant in book.tenants:
+    for tenant in tenants:
         print(f"{'tenant':8} {tenant:12} {book.creds_of(book.user_name(tenant))}")
     return 0
 
 
-async def _tell(book: Book, target: Target) -> None:
+async def _tell(book: Book, target: Target, name: str) -> None:
     url = target.nats_url or _running(book)
     if url is None:
         _say("no NATS was told: it reads nats.conf when it starts; a running one by --nats-url")
         return
     connection = Connection(url.split(","), name="skelgraph-auth", access=book.access(SYSTEM))
-    async with connection:
-        await connection.open(timeout_s=CONNECT_TIMEOUT_S)
-        await push(connection, book.account_tokens())
+    try:
+        async with connection:
+            await connection.open(timeout_s=CONNECT_TIMEOUT_S)
+            await push(connection, book.account_tokens())
+    except QueueUnavailable:
+        _say(f"it stands in {book.folder}; NATS has yet to be told: `skelgraph auth revoke {name}`")
+        raise
 
 
 def _running(book: Book) -> str | None:

@@ -106,7 +106,12 @@ class Book:
 
     @property
     def tenants(self) -> list[str]:
-        """The tenants' names."""
+        """The tenants' names.
+
+        Raises:
+            InvalidRequest: there are no keys in the folder.
+        """
+        self._wanted()
         return [name[1:] for name in self._index.accounts if name.startswith(tenant_token(""))]
 
     def creds_of(self, user: str) -> Path:
@@ -130,7 +135,16 @@ class Book:
         )
 
     def init(self, tls: Tls, hosts: Sequence[str]) -> None:
-        """Make all that is not there yet; what is there stays as it is."""
+        """Make all that is not there yet; what is there stays as it is.
+
+        Raises:
+            InvalidRequest: what is there was made for another kind of TLS.
+        """
+        if tls not in (self.tls, "none") and self.tls != "none":
+            said = (
+                f"this deployment was made with --tls {self.tls}; {tls} needs a folder of its own"
+            )
+            raise InvalidRequest(said, field="tls")
         for folder in ("keys", "creds", *(["tls"] if tls != "none" else [])):
             self._make_folder(self.folder / folder)
         self._key(_OPERATOR, Kind.OPERATOR)
@@ -332,7 +346,8 @@ class Book:
         self._wanted()
         found = self._index.users.get(name)
         if found is None:
-            raise InvalidRequest(f"there is no service or tenant of the name {name!r}")
+            said = name.removeprefix(tenant_token(""))
+            raise InvalidRequest(f"there is no service or tenant of the name {said!r}")
         return found
 
     def _wanted(self) -> None:
