@@ -9,7 +9,8 @@ from pathlib import Path
 
 from proto.errors import QueueUnavailable
 from services.runtime.connection import Connection
-from skelgraph.auth.book import Book, Tls
+from skelgraph.auth.book import Book
+from skelgraph.auth.index import Tls
 from skelgraph.auth.permissions import SERVICES, SYSTEM
 from skelgraph.auth.push import push
 from skelgraph.local.state import StackState, find_running

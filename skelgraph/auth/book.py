@@ -8,27 +8,26 @@ tls/                 ca.crt, server.crt, <user>.crt and their keys
 nats.conf            for the server: `include` it, or let `skelgraph up --auth` do so
 helm-values.yaml     the same for the chart; k8s-secrets.yaml  credentials as Secrets
 ```
-Files with secrets are for their owner only (0600, folders 0700). What is there is never replaced
-but by `rotate`; each file is written whole or not at all.
+What is there is never replaced but by `rotate`.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import orjson
-import pydantic
 
 from proto.errors import InvalidRequest
 from proto.names import check_tenant, tenant_token
 from services.runtime.connection import Json
 from services.runtime.credentials import Access
-from skelgraph.auth import certificates
+from skelgraph.auth import tls as certificates
+from skelgraph.auth.folder import Folder
+from skelgraph.auth.index import Account, Index, Tls, User
 from skelgraph.auth.nkeys import KeyPair, Kind
 from skelgraph.auth.permissions import (
     EXPORTS,
@@ -49,36 +48,8 @@ from skelgraph.auth.tokens import (
     user_token,
 )
 
-_SECRET: Final = 0o600
-_PUBLIC: Final = 0o644
 _OPERATOR: Final = "skelgraph"
 _SERVICES: Final = "services"
-Tls = Literal["none", "server", "mutual"]
-
-
-class Account(pydantic.BaseModel):
-    """An account's public key, and the users whose credentials are void."""
-
-    key: str
-    #: Public key of a user, and the time up to which tokens for it are void.
-    revoked: dict[str, int] = {}
-
-
-class User(pydantic.BaseModel):
-    """A user's public key, and those that it had before."""
-
-    account: str
-    key: str
-    #: Replaced and not yet revoked.
-    former: list[str] = []
-
-
-class Index(pydantic.BaseModel):
-    """The content of auth.json."""
-
-    accounts: dict[str, Account] = {}
-    users: dict[str, User] = {}
-    tls: Tls = "none"
 
 
 class Book:
@@ -89,10 +60,18 @@ class Book:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder.absolute()
-        #: Files that this object has written, in order.
-        self.written: list[Path] = []
-        self._index = self._read()
+        self._files = Folder(folder)
+        self._index = Index.read(self.folder / "auth.json")
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+        return self._files.path
+
+    @property
+    def written(self) -> list[Path]:
+        """The files that this object has written, in order."""
+        return self._files.written
 
     @property
     def exists(self) -> bool:
@@ -116,16 +95,11 @@ class Book:
 
     def creds_of(self, user: str) -> Path:
         """Where a user's credentials are."""
-        return self.folder / "creds" / f"{user}.creds"
-
-    def tls_files(self, user: str) -> tuple[Path, Path, Path]:
-        """Where the CA's certificate and a user's certificate and key are."""
-        folder = self.folder / "tls"
-        return folder / "ca.crt", folder / f"{user}.crt", folder / f"{user}.key"
+        return self._files.creds(user)
 
     def access(self, user: str) -> Access:
         """Return what `user` shows to NATS."""
-        ca, certificate, key = map(str, self.tls_files(user))
+        ca, certificate, key = map(str, self._files.tls(user))
         mutual = self.tls == "mutual"
         return Access(
             creds=str(self.creds_of(user)),
@@ -145,9 +119,8 @@ class Book:
                 f"this deployment was made with --tls {self.tls}; {tls} needs a folder of its own"
             )
             raise InvalidRequest(said, field="tls")
-        for folder in ("keys", "creds", *(["tls"] if tls != "none" else [])):
-            self._make_folder(self.folder / folder)
-        self._key(_OPERATOR, Kind.OPERATOR)
+        self._files.make("keys", "creds", *(["tls"] if tls != "none" else []))
+        self._files.make_key(_OPERATOR, Kind.OPERATOR)
         for account in (SYSTEM, _SERVICES):
             self._account(account)
         self._index.tls = tls if self._index.tls == "none" else self._index.tls
@@ -210,7 +183,7 @@ class Book:
 
     def account_tokens(self) -> dict[str, str]:
         """Return what the operator says of each account, by the account's public key."""
-        operator, lender = self._key(_OPERATOR), self._key(_SERVICES)
+        operator, lender = self._files.key(_OPERATOR), self._files.key(_SERVICES)
         return {
             account.key: self._account_token(operator, lender, name, account)
             for name, account in self._index.accounts.items()
@@ -219,18 +192,19 @@ class Book:
     def server_config(self, jwt_dir: Path) -> str:
         """Return what a NATS server must be told; it keeps accounts in `jwt_dir`."""
         self._wanted()
-        operator, system = self._key(_OPERATOR), self._index.accounts[SYSTEM].key
+        operator, system = self._files.key(_OPERATOR), self._index.accounts[SYSTEM].key
+        block = certificates.server_block(self._files, self.tls)
         preload = "\n".join(f"  {key}: {token}" for key, token in self.account_tokens().items())
         return (
             f"operator: {operator_token(operator, _OPERATOR, system)}\n"
             f"system_account: {system}\n"
             f'resolver {{ type: full, dir: {json.dumps(str(jwt_dir))}, interval: "2m" }}\n'
-            f"resolver_preload {{\n{preload}\n}}\n{self._tls_config()}"
+            f"resolver_preload {{\n{preload}\n}}\n{block}"
         )
 
     def helm_values(self) -> Json:
         """Return the chart's values that say the same as `server_config`."""
-        operator, system = self._key(_OPERATOR), self._index.accounts[SYSTEM].key
+        operator, system = self._files.key(_OPERATOR), self._index.accounts[SYSTEM].key
         merge: Json = {
             "operator": operator_token(operator, _OPERATOR, system),
             "system_account": system,
@@ -253,7 +227,7 @@ class Book:
     # --- parts ------------------------------------------------------------------------
 
     def _account(self, name: str) -> None:
-        key = self._key(name, Kind.ACCOUNT)
+        key = self._files.make_key(name, Kind.ACCOUNT)
         self._index.accounts.setdefault(name, Account(key=key.public))
 
     def _user(
@@ -268,8 +242,8 @@ class Book:
         self, name: str, account: str, permissions: Permissions, tags: Iterable[str]
     ) -> str:
         user = KeyPair.new(Kind.USER)
-        token = user_token(self._key(account), user.public, name, permissions, [*tags])
-        self._write(self.creds_of(name), creds(token, user).encode(), _SECRET)
+        token = user_token(self._files.key(account), user.public, name, permissions, [*tags])
+        self._files.write_secret(self.creds_of(name), creds(token, user).encode())
         return user.public
 
     def _account_token(
@@ -287,60 +261,19 @@ class Book:
             revoked=account.revoked,
         )
 
-    def _key(self, name: str, kind: Kind | None = None) -> KeyPair:
-        """Return a key of the folder; one of `kind` is made if it is not there."""
-        path = self.folder / "keys" / f"{name}.nk"
-        if kind is not None and not path.exists():
-            self._write(path, f"{KeyPair.new(kind).seed}\n".encode(), _SECRET)
-        try:
-            return KeyPair.read(path.read_text().strip())
-        except (OSError, ValueError) as error:
-            raise InvalidRequest(f"{path}: {error}", field="auth") from error
-
     def _certificates(self, hosts: Sequence[str]) -> None:
-        ca_path, server_path, server_key = self.tls_files("server")
-        ca_key = ca_path.with_suffix(".key")
-        if not ca_path.exists():
-            made = certificates.authority("Skelgraph NATS CA")
-            self._write(ca_key, made.key_pem, _SECRET)
-            self._write(ca_path, made.certificate_pem, _PUBLIC)
-        ca = certificates.Signed.read(ca_path.read_bytes(), ca_key.read_bytes())
-        if not server_path.exists():
-            self._write_signed(certificates.server(ca, hosts), server_path, server_key)
-        for name in self._index.users if self.tls == "mutual" else ():
-            _, path, key = self.tls_files(name)
-            if not path.exists():
-                self._write_signed(certificates.client(ca, name), path, key)
-
-    def _write_signed(self, signed: certificates.Signed, path: Path, key: Path) -> None:
-        self._write(key, signed.key_pem, _SECRET)
-        self._write(path, signed.certificate_pem, _PUBLIC)
-
-    def _tls_config(self) -> str:
-        if self.tls == "none":
-            return ""
-        ca, certificate, key = (json.dumps(str(path)) for path in self.tls_files("server"))
-        verify = f", ca_file: {ca}, verify: true" if self.tls == "mutual" else ""
-        return f"tls {{ cert_file: {certificate}, key_file: {key}, timeout: 5{verify} }}\n"
+        clients = self._index.users if self.tls == "mutual" else ()
+        certificates.complete(self._files, hosts, clients)
 
     def _save(self) -> None:
-        index = orjson.dumps(self._index.model_dump(), option=orjson.OPT_INDENT_2)
-        self._write(self.folder / "auth.json", index, _SECRET)
-        conf = self.server_config(self.folder / "jwt")
-        self._write(self.folder / "nats.conf", conf.encode(), _SECRET)
-        values = orjson.dumps(self.helm_values(), option=orjson.OPT_INDENT_2)
-        self._write(self.folder / "helm-values.yaml", values, _SECRET)
         secrets = b"\n---\n".join(map(orjson.dumps, self.secrets()))
-        self._write(self.folder / "k8s-secrets.yaml", secrets, _SECRET)
-
-    def _read(self) -> Index:
-        path = self.folder / "auth.json"
-        try:
-            return Index.model_validate_json(path.read_bytes())
-        except FileNotFoundError:
-            return Index()
-        except (OSError, pydantic.ValidationError) as error:
-            raise InvalidRequest(f"{path}: {error}", field="auth") from None
+        for name, content in (
+            ("auth.json", self._index.content()),
+            ("nats.conf", self.server_config(self.folder / "jwt").encode()),
+            ("helm-values.yaml", orjson.dumps(self.helm_values(), option=orjson.OPT_INDENT_2)),
+            ("k8s-secrets.yaml", secrets),
+        ):
+            self._files.write_secret(self.folder / name, content)
 
     def _known(self, name: str) -> User:
         self._wanted()
@@ -354,14 +287,3 @@ class Book:
         if not self.exists:
             said = f"{self.folder} holds no keys; make them with `skelgraph auth init`"
             raise InvalidRequest(said, field="auth")
-
-    def _make_folder(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
-
-    def _write(self, path: Path, content: bytes, mode: int) -> None:
-        draft = path.with_name(f".{path.name}.new")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as out:
-            out.write(content)
-        draft.replace(path)
-        self.written.append(path)

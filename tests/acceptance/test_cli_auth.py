@@ -18,10 +18,10 @@ import typer.testing
 from proto.errors import QueueUnavailable
 from services.runtime.connection import Connection
 from services.runtime.credentials import Access
-from skelgraph import auth_commands
+from skelgraph import auth_commands, cli_auth  # noqa: F401 - adds its commands
+from skelgraph.app import app
 from skelgraph.auth.book import Book
 from skelgraph.auth.permissions import SERVICES, SYSTEM
-from skelgraph.cli_auth import app
 from skelgraph.local.nats import NatsServer
 
 #: A command in this process: the same program as in the shell, without a second for its imports.

@@ -1,0 +1,51 @@
+"""A deployment's certificates as files: what is missing is made, and the server is told of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from skelgraph.auth import certificates
+from skelgraph.auth.folder import Folder
+from skelgraph.auth.index import Tls
+
+
+def complete(folder: Folder, hosts: Sequence[str], clients: Iterable[str]) -> None:
+    """Make the certificates that are not there: the CA's, the server's, and one for each client.
+
+    Args:
+        folder: where they belong.
+        hosts: by which clients reach the server.
+        clients: who shows one to the server.
+    """
+    ca = _authority(folder)
+    _, path, key = folder.tls("server")
+    if not path.exists():
+        _write(folder, certificates.server(ca, hosts), path, key)
+    for name in clients:
+        _, path, key = folder.tls(name)
+        if not path.exists():
+            _write(folder, certificates.client(ca, name), path, key)
+
+
+def server_block(folder: Folder, tls: Tls) -> str:
+    """Return what the server's configuration says of TLS."""
+    if tls == "none":
+        return ""
+    ca, certificate, key = (json.dumps(str(path)) for path in folder.tls("server"))
+    verify = f", ca_file: {ca}, verify: true" if tls == "mutual" else ""
+    return f"tls {{ cert_file: {certificate}, key_file: {key}, timeout: 5{verify} }}\n"
+
+
+def _authority(folder: Folder) -> certificates.Signed:
+    path, *_ = folder.tls("ca")
+    key = path.with_suffix(".key")
+    if not path.exists():
+        _write(folder, certificates.authority("Skelgraph NATS CA"), path, key)
+    return certificates.Signed.read(path.read_bytes(), key.read_bytes())
+
+
+def _write(folder: Folder, signed: certificates.Signed, path: Path, key: Path) -> None:
+    folder.write_secret(key, signed.key_pem)
+    folder.write_public(path, signed.certificate_pem)
