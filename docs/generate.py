@@ -1,4 +1,7 @@
-"""Writes docs/configuration.md from the settings classes, docs/metrics.md and schemas/openapi.yaml.
+"""Writes what is generated in docs/, and schemas/openapi.yaml.
+
+docs/configuration.md comes from the settings classes, docs/metrics.md from the metrics, and the
+table of rights in docs/security.md from docs/matrix.py.
 
 `python -m docs.generate` writes them; `--check` writes nothing, prints what differs and exits
 with 1 if anything does.
@@ -20,6 +23,7 @@ from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from docs import matrix
 from proto.asyncapi import dump_yaml
 from proto.schemas import OPENAPI_NAME, ROOT, SCHEMAS, run
 from services.gateway import openapi
@@ -28,6 +32,7 @@ from services.runtime.settings import ENV_PREFIX, EngineSettings, ServiceSetting
 
 PAGE: Final = Path("docs/configuration.md")
 METRICS: Final = Path("docs/metrics.md")
+SECURITY: Final = Path("docs/security.md")
 OPENAPI: Final = SCHEMAS / OPENAPI_NAME
 
 _HEAD: Final = """\
@@ -162,11 +167,23 @@ def _metric(metric: MetricWrapperBase) -> Iterator[str]:
     yield described.documentation[:1].lower() + described.documentation[1:]
 
 
+def security_markdown() -> str:
+    """Return docs/security.md as it stands, with the table of rights between its marks."""
+    before, begin, rest = (
+        (ROOT / SECURITY).read_text(encoding="utf-8").partition("<!-- matrix -->\n")
+    )
+    _, end, after = rest.partition("<!-- /matrix -->")
+    if not (begin and end):
+        raise ValueError(f"{SECURITY} has no marks for the table of rights")
+    return f"{before}{begin}{matrix.table()}\n{end}{after}"
+
+
 def generated() -> dict[Path, str]:
     """Return the generated files: their paths in the repository, and their content."""
     return {
         PAGE: configuration_markdown(),
         METRICS: metrics_markdown(),
+        SECURITY: security_markdown(),
         OPENAPI: dump_yaml(openapi.document()),
     }
 

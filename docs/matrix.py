@@ -1,4 +1,4 @@
-"""Who may do what on NATS: the attempts of the test, and the table of docs/security.md.
+"""Who may do what on NATS: the table of docs/security.md, each row an attempt of the test.
 
 An attempt is a publish or a subscription, of everybody; what must come of it for whom is written
 here by hand, beside it, and not read from the permissions: the table is what was meant.
