@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,15 @@ async def test_slow_and_endless_heads_and_bodies_are_refused(site: Site) -> None
     chunk = b"%x\r\n%b\r\n" % (65536, b"x" * 65536)
     assert b"413" in await said(post + b"Transfer-Encoding: chunked\r\n\r\n", *[chunk] * 10)
     assert b"431" in await said(b"GET / HTTP/1.1\r\n", *[b"X: " + b"y" * 9000 + b"\r\n"] * 5)
+
+
+async def test_a_packed_body_is_not_unpacked(site: Site) -> None:
+    head = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    body = gzip.compress(b'{"question": "Why?", "mode": "direct"}')
+    async with site.http() as http:
+        for path in ("/v1/requests", "/v1/chat/completions"):
+            refused = await http.post(path, content=body, headers=head)
+            assert refused.status_code == 400, refused.text
 
 
 async def test_a_foreign_page_gets_nothing_from_a_gateway_without_keys(site: Site) -> None:

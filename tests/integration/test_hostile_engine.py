@@ -1,4 +1,4 @@
-"""An engine that means harm: packed replies, replies without an end."""
+"""An engine that means harm: packed replies, replies without an end, redirects."""
 
 from __future__ import annotations
 
@@ -22,13 +22,22 @@ CALL = ChatCall((ChatMessage("user", "Why?"),), max_tokens=8)
 
 
 @contextlib.asynccontextmanager
-async def replying(head: str, body: bytes, times: int = 1) -> AsyncIterator[str]:
-    """Serve one reply to whatever is asked, on the loopback address."""
+async def replying(
+    head: str,
+    body: bytes,
+    times: int = 1,
+    *,
+    status: str = "200 OK",
+    asked: list[bytes] | None = None,
+) -> AsyncIterator[str]:
+    """Serve one reply to whatever is asked, on the loopback address; note it in `asked`."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError):
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(f"HTTP/1.1 200 OK\r\n{head}\r\nconnection: close\r\n\r\n".encode())
+            said = await reader.readuntil(b"\r\n\r\n")
+            if asked is not None:
+                asked.append(said)
+            writer.write(f"HTTP/1.1 {status}\r\n{head}\r\nconnection: close\r\n\r\n".encode())
             for _ in range(times):
                 writer.write(body)
                 await writer.drain()
@@ -46,8 +55,7 @@ async def test_a_packed_stream_is_refused_and_not_unpacked() -> None:
         tracemalloc.start()
         try:
             with pytest.raises(EngineError):
-                async with client.stream(CALL) as stream:
-                    [chunk async for chunk in stream]
+                await read(client)
             assert tracemalloc.get_traced_memory()[1] < 16_000_000
         finally:
             tracemalloc.stop()
@@ -74,3 +82,25 @@ async def test_what_an_engine_says_of_itself_is_bounded(head: str, body: bytes, 
         finally:
             tracemalloc.stop()
             await wire.close()
+
+
+@pytest.mark.parametrize("status", ["302 Found", "307 Temporary Redirect"])
+async def test_an_engine_sends_us_nowhere(status: str) -> None:
+    inside: list[bytes] = []
+    async with (
+        replying("content-type: application/json", b"{}", asked=inside) as secret,
+        replying(f"location: {secret}/v1/admin", b"", status=status) as url,
+    ):
+        client = EngineClient(url, api_key="mine")
+        for call in (client.check(), client.dialect(), read(client)):
+            with contextlib.suppress(EngineError):
+                await call
+        with pytest.raises(EngineError):
+            await read(client)
+        await client.close()
+    assert inside == []
+
+
+async def read(client: EngineClient) -> None:
+    async with client.stream(CALL) as stream:
+        [chunk async for chunk in stream]

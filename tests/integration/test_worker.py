@@ -202,6 +202,22 @@ async def test_a_result_stored_before_its_worker_died_is_not_decoded_again(
         assert len(engine.calls) == 1
 
 
+async def test_replayed_work_changes_no_result(runtime: Runtime, services: Services) -> None:
+    replies: Iterator[list[Step]] = iter([[Say(text), Finish()] for text in ("First.", "Second.")])
+    async with ScriptedEngine(lambda _: next(replies)) as engine:
+        await services.start("worker", "--pool", "small", small_urls=engine.url)
+        await queue(runtime, work())
+        first = await result(runtime)
+        await no_work_queued(runtime)
+        # Byte for byte, by somebody who has heard it; the publisher would notice.
+        subject = Subjects.node(Pool.SMALL, Band.NORMAL, "r1", 1, 1)
+        await runtime.connection.publish(subject, encode(work()))
+        await engine.call(2)
+        await no_work_queued(runtime)
+    assert await result(runtime) == first
+    assert first.text == "First."
+
+
 @pytest.mark.parametrize(
     "steps", [[NEVER], [KeepAlive(), NEVER], [Say("Some"), NEVER]], ids=["head", "first", "mid"]
 )
