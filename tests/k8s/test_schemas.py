@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import jsonschema
-import kubernetes_validate
 import pytest
 import yaml
 
@@ -23,9 +22,8 @@ from tests.k8s.rendering import (
     render_all,
     rendered,
 )
+from tests.k8s.schemas import VERSIONS, validate
 
-#: The oldest with `preStop.sleep` on by default and native sidecars, and the newest known.
-VERSIONS: Final = ("1.30", kubernetes_validate.latest_version())
 CRDS: Final = ROOT.parent / "shared" / "data" / "crds"
 CUSTOM: Final = {"ScaledObject", "PodMonitor", "PrometheusRule"}
 #: The fields that KEDA's scalers read (pkg/scalers, 2.20): CRDs leave a trigger's metadata open.
@@ -96,8 +94,8 @@ def test_every_built_in_object_is_valid(version: str) -> None:
     objects = distinct(but=frozenset(CUSTOM))
     for obj in objects:
         try:
-            kubernetes_validate.validate(obj, version, strict=True)
-        except kubernetes_validate.ValidationError as error:
+            validate(obj, version)
+        except jsonschema.ValidationError as error:
             pytest.fail(f"{label_of(obj)}: {error}")
     print(f"{len(objects)} distinct objects of {len(rendered())} renders valid for {version}")
 
@@ -105,8 +103,8 @@ def test_every_built_in_object_is_valid(version: str) -> None:
 def test_the_validation_is_strict() -> None:
     wrong = deepcopy(distinct("Deployment")[0])
     wrong["spec"]["template"]["spec"]["terminationGracePeriodSecond"] = 1
-    with pytest.raises(kubernetes_validate.ValidationError):
-        kubernetes_validate.validate(wrong, VERSIONS[0], strict=True)
+    with pytest.raises(jsonschema.ValidationError):
+        validate(wrong, VERSIONS[0])
 
 
 def test_every_scaled_object_is_valid() -> None:
@@ -162,5 +160,5 @@ def test_every_combination_of_components_renders_to_valid_objects(tmp_path: Path
     seen = {json.dumps(obj, sort_keys=True): obj for one in every for obj in one.objects}
     for obj in seen.values():
         if obj["kind"] not in CUSTOM:
-            kubernetes_validate.validate(obj, VERSIONS[0], strict=True)
+            validate(obj, VERSIONS[0])
     print(f"{len(every)} combinations, {len(seen)} distinct objects")
