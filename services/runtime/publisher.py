@@ -61,8 +61,6 @@ class DurablePublisher:
         self._window = asyncio.Semaphore(window)
         self._prefix = connection.new_inbox()
         self._tokens = itertools.count()
-        self._publisher = secrets.token_hex(11)
-        self._ids = itertools.count()
         #: By inbox, the oldest first: the ack to come, and when it is late.
         self._waiting: dict[str, tuple[asyncio.Future[Msg | None], float]] = {}
         self._looking: asyncio.TimerHandle | None = None
@@ -101,7 +99,7 @@ class DurablePublisher:
             raise MessageTooLarge(
                 f"{subject}: {size} of at most {self._connection.max_payload_bytes} bytes"
             )
-        marked = {**(headers or {}), _MSG_ID: f"{self._publisher}.{next(self._ids)}"}
+        marked = {**(headers or {}), _MSG_ID: _fresh_id()}
         if first:
             marked[_EXPECTED_LAST] = "0"
         if timeout_s is None:
@@ -115,13 +113,17 @@ class DurablePublisher:
     async def _until_acked(self, subject: str, data: bytes, headers: dict[str, str]) -> Outcome:
         pause_s = NOT_YET_S
         tries = 0
+        sent_before = False  # under this id, and nobody knows what became of it
         async with self._window:
             while True:
                 tries += 1
                 ack = await self._send_once(subject, data, headers)
-                outcome = _read_ack(subject, ack) if ack else None
+                outcome = _read_ack(subject, ack, sent_before=sent_before) if ack else None
                 if outcome:
                     return outcome
+                sent_before = sent_before or ack is None
+                if not sent_before:
+                    headers[_MSG_ID] = _fresh_id()
                 if tries % SAY_EVERY == 0:
                     # A stream that could not write to its disk is silent until NATS is restarted.
                     log.error("publish_not_acked", subject=subject, tries=tries)
@@ -169,14 +171,22 @@ def _give_up(acked: asyncio.Future[Msg | None]) -> None:
         acked.set_result(None)
 
 
-def _read_ack(subject: str, ack: Msg) -> Outcome | None:
+def _fresh_id() -> str:
+    """Return an id that nobody can guess: what is published under a known one is not stored."""
+    return secrets.token_hex(12)
+
+
+def _read_ack(subject: str, ack: Msg, *, sent_before: bool) -> Outcome | None:
     """Return the outcome in `ack`, or None if it is worth trying again."""
     if not ack.data:  # 503: nobody listens on the subject (yet)
         return None
     answer = orjson.loads(ack.data)
     error = answer.get("error")
     if not error:
-        return Outcome.STORED
+        if not answer.get("duplicate") or sent_before:
+            return Outcome.STORED
+        log.warning("publish_taken_for_another", subject=subject)
+        return None
     err_code, description = int(error.get("err_code", 0)), str(error.get("description", ""))
     if err_code in _WRONG_LAST_SEQUENCE or "per subject" in description:
         return Outcome.REFUSED

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from proto.errors import Busy, MessageTooLarge, QueueUnavailable
-from proto.names import Stream, Subjects
+from proto.names import Header, Stream, Subjects
 from services.runtime.publisher import Outcome
 from services.runtime.streams import StreamLimits
 from skelgraph.local.nats import NatsServer
@@ -46,6 +46,30 @@ async def test_the_first_fact_wins_also_among_many_at_once(
     )
     assert outcomes.count(Outcome.STORED) == 1
     assert outcomes.count(Outcome.REFUSED) == 19
+
+
+async def test_no_id_of_a_message_can_be_guessed_from_another(runtime: Runtime) -> None:
+    ids = []
+    for number in range(3):
+        subject = runtime.events.subjects.decoded("r1", number)
+        await runtime.publisher.publish(subject, b"{}", first=True)
+        reply = await runtime.connection.request(
+            f"$JS.API.DIRECT.GET.{Stream.EVENTS}.{subject}", timeout_s=5
+        )
+        ids.append((reply.headers or {})[Header.MSG_ID])
+    assert len({one[:12] for one in ids} | {one[-12:] for one in ids}) == 6, ids
+
+
+async def test_what_nats_takes_for_another_message_is_stored_all_the_same(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = iter(["known", "fresh", "further"])
+    monkeypatch.setattr("services.runtime.publisher._fresh_id", lambda: next(ids))
+    taken, ours = Subjects.request("theirs"), Subjects.request("ours")
+    await runtime.connection.nc.request(taken, b"{}", headers={Header.MSG_ID: "known"})
+    assert await runtime.publisher.publish(ours, b"{}") is Outcome.STORED
+    assert await runtime.publisher.publish(ours, b"{}") is Outcome.REFUSED
+    assert await count(runtime, Stream.REQUESTS) == 2
 
 
 async def test_a_full_queue_says_busy_and_when_to_come_back(nats_server: NatsServer) -> None:
