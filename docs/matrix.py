@@ -12,6 +12,7 @@ from typing import Final, Literal
 from proto.names import (
     ANSWER,
     ANY_LOAD,
+    CLAIMS,
     LIST_LETTERS,
     PREFIX,
     SUBMIT,
@@ -80,6 +81,7 @@ ATTEMPTS: Final = (
     _publish("say a fact that is not stored", f"{PREFIX}.fact.0.{ACME}.end"),
     _publish("write tokens", Subjects.live(ACME, 1), "assembler worker"),
     _publish("tell a pool's load", Subjects.load(Pool.SMALL), "assembler worker"),
+    _publish("claim partitions", CLAIMS, "assembler"),
     _publish("write a dead letter", Subjects.dead(ACME, 1), "assembler"),
     _publish("list dead letters", LIST_LETTERS, "operator"),
     _publish("find services", "$SRV.PING", "operator"),
@@ -98,6 +100,7 @@ ATTEMPTS: Final = (
     _subscribe("hear stops", f"{PREFIX}.stop.>", "planner worker"),
     _subscribe("hear questions about services", "$SRV.>", "assembler"),
     _subscribe("hear the pools' load", ANY_LOAD, "planner assembler operator"),
+    _subscribe("hear who claims partitions", CLAIMS, "assembler"),
     _subscribe("hear everything", ">"),
     # Of its own account everybody in a tenant's may hear all inboxes; nobody else's are in it.
     _subscribe("hear all inboxes", "_INBOX.>", "@acme @bolt"),

@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from proto import messages as m
 from proto.names import (
     ANSWER,
+    CLAIMS,
     COMMAND_QUEUE,
     DROP_LETTER,
     LIST_LETTERS,
@@ -301,6 +302,13 @@ _CORE: Final = (
             Role.ASSEMBLER: (m.LoadAnnounced,),
         },
         read=(Role.PLANNER, Role.ASSEMBLER),
+    ),
+    Channel(
+        name="claims",
+        address=CLAIMS,
+        summary="Which partitions an assembler has. May be lost: it is said again.",
+        sent={Role.ASSEMBLER: (m.PartitionsClaimed,)},
+        read=(Role.ASSEMBLER,),
     ),
 )
 

@@ -689,6 +689,21 @@ class LoadAnnounced(Passed):
     )
 
 
+PartitionNumber = Annotated[int, Field(ge=0, le=255)]
+
+
+class PartitionsClaimed(Passed):
+    """Which partitions of the event log an assembler has: twice a second, and when it changes."""
+
+    type: Literal["PartitionsClaimed"] = "PartitionsClaimed"
+    source: str = Field(description="the process; its last word counts, for a moment")
+    owned: tuple[PartitionNumber, ...] = Field((), description="partitions that are pinned to it")
+    asked: tuple[PartitionNumber, ...] = Field(
+        (), description="partitions that it asks for beside them"
+    )
+    leaving: bool = Field(False, description="it is about to end: it is not to be reckoned with")
+
+
 Preview = Annotated[
     NodeReleased | NodeStarted | TokensDecoded | NodeReset, Field(discriminator="type")
 ]

@@ -306,6 +306,9 @@ ANY_CANCEL: Final = f"{PREFIX}.cancel.>"
 ANY_STOP: Final = f"{PREFIX}.stop.>"
 ANY_LOAD: Final = f"{PREFIX}.load.*"
 
+#: Where assemblers tell one another (core NATS) which partitions they have.
+CLAIMS: Final = f"{PREFIX}.claims"
+
 #: Commands on dead letters (request-reply); not below `dead`, whose stream would take them.
 LIST_LETTERS: Final = f"{PREFIX}.letter.list"
 SHOW_LETTER: Final = f"{PREFIX}.letter.show"
@@ -367,6 +370,7 @@ __all__ = [
     "ANY_LETTER",
     "ANY_LOAD",
     "ANY_STOP",
+    "CLAIMS",
     "COMMAND_QUEUE",
     "DIRECT_NODE",
     "DROP_LETTER",

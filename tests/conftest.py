@@ -69,10 +69,13 @@ async def open_runtime(
     connection = Connection([server.url], name="test")
     await connection.open(timeout_s=5)
     stack.push_async_callback(connection.close)
-    await provision(connection, change(StreamLimits(partitions=PARTITIONS, ack_wait_s=ACK_WAIT_S)))
+    limits = change(StreamLimits(partitions=PARTITIONS, ack_wait_s=ACK_WAIT_S))
+    await provision(connection, limits)
     publisher = DurablePublisher(connection)
     await publisher.open()
-    return Runtime(server, connection, publisher, EventLog(connection, publisher, PARTITIONS))
+    return Runtime(
+        server, connection, publisher, EventLog(connection, publisher, limits.partitions)
+    )
 
 
 @pytest.fixture(scope="session")

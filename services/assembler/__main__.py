@@ -15,6 +15,8 @@ from services.assembler.partition import DRAIN_S, Partition
 from services.assembler.releases import Releases
 from services.assembler.schedule import Schedule
 from services.assembler.service import Commands, LetterCommands
+from services.assembler.shares import Shares
+from services.assembler.sharing import Sharing
 from services.runtime import tracing
 from services.runtime.announce import Announcer
 from services.runtime.client import Client
@@ -51,6 +53,13 @@ class AssemblerSettings(ServiceSettings):
         description="nodes that are handed to a pool for each slot of its workers; further ones"
         " are held back until there is room. 0: all are handed over at once",
     )
+    rebalance_after_s: float = Field(
+        5,
+        ge=0,
+        le=3600,
+        description="seconds for which the same assemblers must have been there before one with"
+        " too many partitions gives some up; those of a dead one are taken over at once",
+    )
 
 
 async def serve(process: Process) -> None:
@@ -83,13 +92,16 @@ async def serve(process: Process) -> None:
         Partition(number, ledger, policy, releases, marks, clock, process.fail)
         for number in range(settings.partitions)
     ]
+    shares = Shares(process.replica, settings.partitions, settings.rebalance_after_s)
+    sharing = Sharing(connection, partitions, shares, process.replica)
+    await sharing.open()
     for partition in partitions:
-        await partition.start()
         process.watch(partition.pull.task)
+    process.spawn(sharing.run(), "share the partitions out")
     process.serving()
     await process.stopping.wait()
     ends.close()
-    await asyncio.gather(responder.close(DRAIN_S), *(partition.stop() for partition in partitions))
+    await asyncio.gather(responder.close(DRAIN_S), sharing.close())
 
 
 async def _answering(

@@ -113,6 +113,9 @@ class Partition:
         self._handling: dict[asyncio.Task[None], Delivery] = {}
         self._sweeping: asyncio.Task[None] | None = None
         self._taken_at_seq = 0
+        #: Whether we ask for its events.
+        self.is_asked = False
+        self._going: asyncio.Task[None] | None = None
         self.pull = ConsumerPull(
             ledger.connection,
             Stream.EVENTS,
@@ -123,29 +126,70 @@ class Partition:
             expires_s=PULL_EXPIRES_S,
         )
 
+    @property
+    def is_owned(self) -> bool:
+        """Whether its events come to us, and we have not begun to let it go."""
+        return self.is_asked and self.pull.pin is not None
+
+    @property
+    def is_going(self) -> bool:
+        """Whether it is being let go."""
+        return self._going is not None and not self._going.done()
+
+    @property
+    def open_requests(self) -> int:
+        """How many requests of it are open here."""
+        return len(self._open)
+
     async def start(self) -> None:
-        """Ask for events; they come while the partition is pinned to us."""
+        """Be able to ask for events."""
         await self.pull.start()
-        self._want()
 
     async def stop(self) -> None:
-        """Take no more events, finish those at hand, and let the partition go."""
+        """Let the partition go for good."""
+        self.leave()
+        if self._going:
+            await asyncio.wait([self._going])
         await self.pull.stop()
+
+    def take(self) -> None:
+        """Ask for events; they come while the partition is pinned to us."""
+        self.is_asked = True
+        self._want()
+
+    def leave(self) -> None:
+        """Let another have the partition; if we ask for it again soon enough, it stays here."""
+        self.is_asked = False
+        if not self.is_going:
+            name = f"let go of partition {self.number}"
+            self._going = asyncio.create_task(self._let_go(), name=name)
+            self._going.add_done_callback(self._effect_done)
+
+    async def _let_go(self) -> None:
+        """Finish what is on its way, and give back what is open."""
+        ran_out = False
+        while not ran_out:
+            ran_out = await self.pull.run_out()
+            if self.is_asked:
+                self._want()
+                return
         if self._handling:
             await asyncio.wait(self._handling, timeout=DRAIN_S)
         held = [one.accepted for one in self._open.values() if one.accepted]
         held += self._handling.values()
-        self._let_go()
-        if self.pull.pin:
+        self._forget_all()
+        pin, self.pull.pin = self.pull.pin, None
+        if pin:
             # A successor need not wait for our silence, nor for the ack wait of what we hold.
             for delivery in held:
                 await delivery.nak()
             await self._ledger.unpin(partition_consumer(self.number))
+        self._want()
 
     def _pinned(self, pin: str | None) -> None:
         log.info("partition_taken" if pin else "partition_lost", partition=self.number)
         # Events may have gone to another owner meanwhile: what we hold may be out of date.
-        self._let_go()
+        self._forget_all()
         self._taken_at_seq = 0
         if pin:
             name = f"sweep partition {self.number}"
@@ -163,7 +207,7 @@ class Partition:
         except QueueUnavailable as error:
             log.warning("sweep_failed", partition=self.number, error=error.message)
 
-    def _let_go(self) -> None:
+    def _forget_all(self) -> None:
         if self._sweeping:
             self._sweeping.cancel()
         for open_request in self._open.values():
@@ -187,7 +231,7 @@ class Partition:
 
     def _want(self) -> None:
         # What is being handled, or waits for a full queue, takes room from what is to come.
-        self.pull.want(max(0, CREDIT - len(self._handling)))
+        self.pull.want(max(0, CREDIT - len(self._handling)) if self.is_asked else 0)
 
     def _handled(self, task: asyncio.Task[None]) -> None:
         self._handling.pop(task, None)

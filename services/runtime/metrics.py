@@ -96,6 +96,14 @@ POOL_SLACK: Final = Gauge(
     "Slots of a pool less the nodes handed over to it, as this process sees it; NaN if not known",
     ["pool"],
 )
+PARTITIONS: Final = Gauge(
+    "skelgraph_partitions",
+    "Partitions of the event log at this assembler: `owned`, or `asked` for beside them",
+    ["kind"],
+)
+PARTITIONS_GIVEN: Final = Counter(
+    "skelgraph_partitions_given_total", "Partitions that this assembler gave up to others"
+)
 DEAD_LETTERS: Final = Counter("skelgraph_dead_letters_total", "Nodes that failed for good")
 FALLBACKS: Final = Counter(
     "skelgraph_fallbacks_total", "Direct answers that stand in for one of which a node died"

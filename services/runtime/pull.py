@@ -40,6 +40,8 @@ MISSING_PAUSE_S: Final = 0.5
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 #: Tokens of the subject for acks (NATS ADR-15).
 _SHORT_REPLY = 9
+#: How often it is looked whether all that was asked for has come.
+RUN_OUT_LOOK_S: Final = 0.02
 _WRONG_PIN = "423"
 _GONE = {"409", "503"}
 
@@ -189,6 +191,18 @@ class ConsumerPull:
         if self._subscription:
             with contextlib.suppress(Exception):  # the connection may be gone
                 await self._subscription.unsubscribe()
+
+    async def run_out(self) -> bool:
+        """Ask for no more; return whether nothing is on its way, or False if more is wanted again.
+
+        So no message is sent to us that we do not take: it would come back after its ack wait.
+        """
+        self._wanted = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._expires_s + EXPIRY_MARGIN_S):
+                while self.due and not self._wanted:  # noqa: ASYNC110  # rare: no signal a message
+                    await asyncio.sleep(RUN_OUT_LOOK_S)
+        return not self._wanted
 
     @property
     def task(self) -> asyncio.Task[None]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from proto.names import ANSWER, PREFIX, SUBMIT, Stream, Subjects, of_tenant, tenant_token
+from proto.names import ANSWER, CLAIMS, PREFIX, SUBMIT, Stream, Subjects, of_tenant, tenant_token
 from skelgraph.auth.tokens import Limits, Permissions, Shared
 
 SYSTEM: Final = "system"
@@ -78,6 +78,7 @@ _ASSEMBLER: Final = Permissions(
         ),
         f"$JS.ACK.{_EVENTS}.>",
         *_own("request.>", "event.>", "node.>", "dead.>", "live.>", "stop.>", "load.*"),
+        CLAIMS,
     ),
     subscribe=_with_inbox(
         "assembler",
@@ -85,6 +86,8 @@ _ASSEMBLER: Final = Permissions(
             # Commands, from tenants' accounts too, and who it is that answers them.
             *_own("submit", "answer", "answer.>", "cancel.>", "letter.*", "tenant.>", "load.*"),
             "$SRV.>",
+            # Which partitions the other assemblers have.
+            CLAIMS,
             # The word that a request has ended, for callers that wait for its answer.
             *_own("event.>"),
         ),

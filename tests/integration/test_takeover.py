@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -13,54 +12,17 @@ from nats.aio.msg import Msg
 from proto.errors import Cancelled
 from proto.messages import AnswerAssembled, ErrorInfo, RequestFailed
 from proto.names import Band, Pool, Stream, Subjects, node_consumer
-from services.assembler.graph import Dead, RetryPolicy
+from services.assembler.graph import Dead
 from services.assembler.ledger import Ledger
-from services.assembler.partition import Partition
-from services.assembler.releases import Releases
-from services.assembler.schedule import Schedule
 from services.runtime.clock import ServerClock
 from services.runtime.connection import Connection, Json
 from services.runtime.direct import direct_get
-from services.runtime.facts import EventLog
-from services.runtime.pool_load import LoadBoard
-from services.runtime.publisher import DurablePublisher
-from services.runtime.work import Marks
-from tests.conftest import ACK_WAIT_S, PARTITIONS, Runtime
+from tests.assemblers import assembler
+from tests.conftest import Runtime
 from tests.facts import accepted, decoded, failed, plan, planned
 from tests.processes import Inbox, end_of
 
 EVERY_BAND = [node_consumer(pool, band) for pool in Pool for band in Band]
-
-
-@asynccontextmanager
-async def assembler(runtime: Runtime) -> AsyncIterator[Ledger]:
-    """An assembler in this process; at the end it drops all as if it were killed."""
-    connection = Connection([runtime.server.url], name="assembler")
-    await connection.open(timeout_s=5)
-    publisher = DurablePublisher(connection)
-    await publisher.open()
-    ledger = Ledger(connection, publisher, EventLog(connection, publisher, PARTITIONS))
-    clock, marks = ServerClock(), Marks(ACK_WAIT_S)
-    await clock.sync(connection)
-    marking = asyncio.create_task(marks.run())
-    errors: list[BaseException] = []
-    policy = RetryPolicy(2, 2, 0.05)
-    releases = Releases(Schedule(1.25), LoadBoard(), "assembler")
-    partitions = [
-        Partition(number, ledger, policy, releases, marks, clock, errors.append)
-        for number in range(PARTITIONS)
-    ]
-    for partition in partitions:
-        await partition.start()
-    try:
-        yield ledger
-    finally:
-        marking.cancel()
-        for partition in partitions:
-            await partition.pull.stop()
-            partition._let_go()
-        await connection.close()
-    assert not errors
 
 
 async def now(runtime: Runtime) -> float:
@@ -75,7 +37,7 @@ async def test_a_successor_does_not_miss_what_a_lagging_replica_has_not_got_yet(
     told = (accepted(at=await now(runtime)), planned(1), planned(2, [1]), plan([1, 2]))
     async with AsyncExitStack() as stack:
         work = await stack.enter_async_context(Inbox(runtime, Stream.NODES, *EVERY_BAND))
-        async with assembler(runtime):
+        async with assembler(runtime.server.url):
             for fact in told:
                 await runtime.events.append(fact)
             await (await work.wait_for(1))[0].ack()
@@ -84,7 +46,7 @@ async def test_a_successor_does_not_miss_what_a_lagging_replica_has_not_got_yet(
             await (await work.wait_for(2))[1].ack()  # so the fact has been acked, too
         stale = Stale(lag_seq)
         monkeypatch.setattr("services.runtime.facts.direct_get", stale.direct_get)
-        async with assembler(runtime):
+        async with assembler(runtime.server.url):
             await runtime.events.append(decoded(2))
             assert isinstance(await end_of(runtime, "r1"), AnswerAssembled)
         assert stale.reads == 0
@@ -128,7 +90,7 @@ async def test_a_dead_letter_is_stored_although_the_end_is_there_already(
 
     monkeypatch.setattr(Ledger, "bury", bury)
     told = (accepted(at=await now(runtime)), planned(1), planned(2), plan([1, 2]))
-    async with assembler(runtime):
+    async with assembler(runtime.server.url):
         for fact in (*told, failed(1, 1), failed(1, 2)):
             await runtime.events.append(fact)
         async with asyncio.timeout(10):

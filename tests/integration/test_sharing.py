@@ -1,0 +1,138 @@
+"""Assemblers share the partitions: while requests come, some come, go and die."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from typing import Final
+
+import pytest
+
+from proto.codec import decode
+from proto.messages import AnswerAssembled, DecodeNode, Fact
+from proto.names import Band, Pool, Stream, node_consumer
+from services.runtime import metrics
+from services.runtime.clock import ServerClock
+from services.runtime.pull import ConsumerPull, Delivery
+from tests.assemblers import Assembler, assembler
+from tests.conftest import Runtime, open_runtime
+from tests.facts import accepted, decoded, plan, planned
+from tests.processes import end_of
+
+PARTITIONS: Final = 4
+#: Of each request: the last needs the others.
+NEEDS: Final = ((), (), (1, 2))
+PACE_S: Final = 0.01
+#: So that every assembler that lets a partition go has open requests in it.
+DECODE_S: Final = 0.1
+
+
+class Load:
+    """Requests that come one after another, and a worker that decodes their nodes at once."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.requests: list[str] = []
+        self.handed_over: Counter[tuple[str, int]] = Counter()
+        self._runtime = runtime
+        self._enough = False
+        self._working: set[asyncio.Task[None]] = set()
+        self._pulls = [
+            ConsumerPull(runtime.connection, Stream.NODES, node_consumer(pool, band), self._got)
+            for pool in Pool
+            for band in Band
+        ]
+
+    async def __aenter__(self) -> Load:
+        for pull in self._pulls:
+            await pull.start()
+            pull.want(1000)
+        self._coming = asyncio.create_task(self._come())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+        for pull in self._pulls:
+            await pull.stop()
+
+    async def stop(self) -> None:
+        """Let no more come."""
+        self._enough = True
+        await self._coming
+
+    async def _come(self) -> None:
+        clock = ServerClock()
+        await clock.sync(self._runtime.connection)
+        for number in itertools.count():
+            if self._enough:
+                return
+            request = f"r{number}"
+            told: list[Fact] = [accepted(request, at=clock.now())]
+            told += [planned(id_, of, request=request) for id_, of in enumerate(NEEDS, 1)]
+            self.requests.append(request)
+            for fact in (*told, plan(range(1, len(NEEDS) + 1), request=request)):
+                await self._runtime.events.append(fact)
+            await asyncio.sleep(PACE_S)
+
+    def _got(self, delivery: Delivery) -> None:
+        self._working.add(task := asyncio.create_task(self._decode(delivery)))
+        task.add_done_callback(self._working.discard)
+
+    async def _decode(self, delivery: Delivery) -> None:
+        work = decode(DecodeNode, delivery.data)
+        self.handed_over[work.request, work.node.id] += delivery.times == 1
+        await asyncio.sleep(DECODE_S)
+        await self._runtime.events.append(decoded(work.node.id, request=work.request))
+        await delivery.ack()
+
+
+@pytest.fixture
+async def many(nats_server: object) -> AsyncIterator[Runtime]:
+    """A server whose log has more partitions than that of other tests."""
+    async with AsyncExitStack() as stack:
+        yield await open_runtime(
+            stack,
+            nats_server,  # type: ignore[arg-type]
+            lambda limits: limits.model_copy(update={"partitions": PARTITIONS}),
+        )
+
+
+async def until_owned(there: Sequence[Assembler], *counts: int, limit_s: float = 20) -> None:
+    """Return when so many partitions are pinned to each of the assemblers, in any order."""
+    async with asyncio.timeout(limit_s):
+        while sorted(one.owned for one in there) != sorted(counts):  # noqa: ASYNC110  # no signal
+            await asyncio.sleep(0.02)
+
+
+def given() -> float:
+    """Return how many partitions have been given up in this process so far."""
+    (metric,) = metrics.PARTITIONS_GIVEN.collect()
+    return metric.samples[0].value
+
+
+@pytest.mark.timeout(60)
+async def test_every_request_is_done_once_while_assemblers_come_and_go(many: Runtime) -> None:
+    url = many.server.url
+    async with AsyncExitStack() as stack:
+
+        async def start(name: str) -> Assembler:
+            return await stack.enter_async_context(assembler(url, name, partitions=PARTITIONS))
+
+        load = await stack.enter_async_context(Load(many))
+        first = await start("a")
+        await until_owned([first], 4)
+        before = given()
+        there = [first, await start("b"), await start("c")]
+        await until_owned(there, 1, 1, 2)
+        await there[1].leave()
+        await until_owned([first, there[2]], 2, 2)
+        await there[2].die()
+        await until_owned([first], 4)
+        await load.stop()
+        for request in load.requests:
+            assert isinstance(await end_of(many, request), AnswerAssembled)
+    assert given() - before == 2
+    assert set(load.handed_over.values()) == {1}
+    assert len(load.handed_over) == len(NEEDS) * len(load.requests)
