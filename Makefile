@@ -20,10 +20,12 @@ demo: $(VENV)/.local ## start everything on this machine, answer a sample questi
 up: $(VENV)/.local ## start everything and keep it running
 	@$(bin)/skelgraph up
 
+# Files of tests at once: most tests wait for services rather than for a core.
+TEST_PROCESSES ?= 2
 test: $(VENV)/.dev ## all tests but the long ones
-	@$(py) -m pytest -m "not long"
+	@$(py) -m pytest -m "not long" -n $(TEST_PROCESSES) --dist loadfile
 
-test-all: $(VENV)/.dev ## all tests
+test-all: $(VENV)/.dev ## all tests, one at a time
 	@$(py) -m pytest
 
 lint: $(VENV)/.dev ## style and format

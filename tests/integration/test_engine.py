@@ -222,7 +222,8 @@ async def settled(engine: ScriptedEngine) -> None:
 async def test_two_hundred_streams_at_once_do_not_wait_for_each_other() -> None:
     gate = asyncio.Event()
     steps = (Wait(gate), Say("a"), Finish())
-    async with ScriptedEngine(script(*steps)) as engine, client_of(engine) as client:
+    limits = EngineLimits(connect_s=30)  # both ends are in this process
+    async with ScriptedEngine(script(*steps)) as engine, client_of(engine, limits=limits) as client:
         readers = [asyncio.create_task(read(client.stream(CALL))) for _ in range(200)]
         await engine.call(200)
         gate.set()

@@ -179,8 +179,9 @@ async def test_a_node_longer_than_the_ack_wait_is_decoded_once(
 ) -> None:
     slow: list[Step] = [Wait(ACK_WAIT_S * 1.2), Say("Slow."), Finish()]
     async with ScriptedEngine(lambda _: slow) as engine:
+        patient = {"small_urls": engine.url, "first_token_timeout_s": "20"}
         for _ in range(2):
-            await services.start("worker", "--pool", "small", small_urls=engine.url)
+            await services.start("worker", "--pool", "small", **patient)
         await queue(runtime, work())
         await result(runtime)
         await no_work_queued(runtime)
