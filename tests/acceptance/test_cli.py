@@ -214,6 +214,16 @@ async def test_a_pipe_gets_the_answer_exactly_and_stderr_the_transitions(
     assert (request.question, request.mode, request.sampling.seed) == ("why?", "sgd", 7)
 
 
+async def test_how_it_is_to_be_planned_and_joined_is_asked_as_it_was_said(
+    services: Services, env: dict[str, str]
+) -> None:
+    await services.open(lambda request: answer(services, request))
+    done = await arun(env, "ask", "why?", "--polish", "--planner-pool", "draft", "--no-adaptive")
+    assert done.returncode == 0
+    ((_, request),) = services.asked
+    assert (request.polish, request.planner_pool, request.adaptive) == (True, "draft", False)
+
+
 async def test_json_on_stdout_is_the_answer_with_its_timings(
     services: Services, env: dict[str, str]
 ) -> None:

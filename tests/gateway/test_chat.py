@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import httpx2
@@ -50,6 +50,28 @@ async def test_a_stream_is_the_same_text_in_order_and_ends_as_openais_does(site:
     assert end["skelgraph"]["mode"] == "sgd"
     assert usage["choices"] == []
     assert usage["usage"]["total_tokens"] > 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_polished_answer_has_each_part_fitted_to_the_one_before(
+    site: Site, stream: bool
+) -> None:
+    sentence = LOREM.partition(".")[0] + "."
+    fitted = "Then again, l" + sentence[1:]
+    plain, joint = writer(token_s=0.002), writer(token_s=0.002, text=fitted)
+
+    def script(request: Json) -> Iterable[Step] | AsyncIterator[Step]:
+        rules: str = request["messages"][0]["content"]
+        return (joint if rules.startswith("Two writers") else plain)(request)
+
+    site.engine.script = script
+    if stream:
+        text = text_of(await streamed(site, skelgraph={"polish": True}))
+    else:
+        body = await complete(site, skelgraph={"polish": True})
+        text = body["choices"][0]["message"]["content"]
+    part = LOREM.strip()
+    assert text == JOINT.join([part, *[part.replace(sentence, fitted, 1)] * 3])
 
 
 async def test_the_conversation_reaches_the_engine_as_it_was_held(site: Site) -> None:
