@@ -3,8 +3,9 @@
 Measured on small models (SmolLM2 135M, Qwen2.5 0.5B): the shape of the examples decides
 the shape of the graphs, so their points are mostly independent; the difficulty stands
 before the needs, or nearly every point is chained to the one before; titles without
-punctuation stay titles. The question stands last, so that all before it stays in the
-engine's prefix cache.
+punctuation stay titles. Hard points come first, and what joins points is easy: the answer
+waits for the last line, and the small model writes it in half the time. The question
+stands last, so that all before it stays in the engine's prefix cache.
 """
 
 from __future__ import annotations
@@ -34,32 +35,32 @@ _EXAMPLES: Final = (
     (
         "Soll unsere Firma das Büro aufgeben?",
         """graph
-1. Kosten von Miete und Technik | easy short
-2. Folgen für die Zusammenarbeit | hard medium
-3. Wünsche der Mitarbeiter | easy medium
-4. Recht und Datenschutz | hard short
-5. Empfehlung | hard medium needs 1,2,3
+1. Folgen für die Zusammenarbeit | hard medium
+2. Recht und Datenschutz | hard short
+3. Kosten von Miete und Technik | easy short
+4. Wünsche der Mitarbeiter | easy short
+5. Empfehlung | easy short needs 1,2,3
 end""",
     ),
     ("A train covers 210 km in 3 hours. What is its speed?", "number"),
     (
         "How can I keep my houseplants healthy?",
         """list
-1. Water by the feel of the soil | easy medium
-2. Right light for each plant | easy short
-3. Repotting and feeding | easy short
-4. Pests and diseases | hard medium
+1. Pests and diseases | hard medium
+2. Water by the feel of the soil | easy medium
+3. Right light for each plant | easy short
+4. Repotting and feeding | easy short
 end""",
     ),
     ("Write an invitation to a garden party.", "letter"),
     (
         "What if the Moon had never formed?",
         """graph
-1. Weaker tides and coasts | easy short
-2. Unsteady tilt of the axis | hard medium
+1. Unsteady tilt of the axis | hard medium
+2. Weaker tides and coasts | easy short
 3. Darker nights for animals | easy short
 4. Calendars and myths | easy short
-5. Odds for life on Earth | hard medium needs 1,2
+5. Odds for life on Earth | easy short needs 1,2
 end""",
     ),
     ("You are a lighthouse keeper. Greet a visitor.", "speech"),
