@@ -27,7 +27,7 @@ One prompt becomes a graph of nodes that are decoded in parallel. Clients publis
 read its facts, which can be replayed, and its previews, which can be lost.
 
 Facts and work are kept by JetStream (`x-nats-jetstream` names the stream); the rest is core NATS.
-Publish into a stream with an ack, and repeat with the same `Nats-Msg-Id` until it comes.
+Publish into a stream with an ack, and repeat until it comes: a subject takes a message once.
 """
 
 _HEADERS: Final[dict[Header, Json]] = {
@@ -37,7 +37,8 @@ _HEADERS: Final[dict[Header, Json]] = {
     },
     Header.MSG_ID: {
         "type": "string",
-        "description": "Lets JetStream drop a repetition within its window of two minutes.",
+        "description": "Optional, and then random: what has an id that JetStream has seen within "
+        "two minutes is acked as a duplicate and not stored, whoever sent the other one.",
     },
     Header.EXPECTED_LAST_SUBJECT_SEQUENCE: {
         "type": "string",

@@ -8,6 +8,7 @@ import sys
 
 import nats
 import nats.errors
+import nats.js.errors
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
@@ -15,15 +16,17 @@ ENDS = ("AnswerAssembled", "SkeletonDrafted", "RequestFailed")
 
 
 async def submit(stream: JetStreamContext, request: str, question: str) -> None:
-    """Store the request; the same once more, under the same two ids, changes nothing."""
-    trace = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
-    headers = {"Nats-Msg-Id": request, "traceparent": trace}
+    """Store the request; the same once more under its id changes nothing."""
+    headers = {"traceparent": f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"}
     body = json.dumps({"question": question, "mode": "sgd", "deadline_s": 300}).encode()
     while True:
         try:
             await stream.publish(f"skelgraph.v1.request.{request}", body, headers=headers)
         except nats.errors.TimeoutError:
             continue  # stored or not: nobody has said so
+        except nats.js.errors.APIError as error:
+            if "per subject" not in str(error):  # else it is queued already
+                raise
         return
 
 
