@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 from proto.errors import InvalidRequest
 
 PREFIX: Final = "skelgraph.v1"
+_RESERVED: Final = f"{PREFIX.partition('.')[0]}."
 #: As what assemblers announce themselves by the NATS services protocol.
 SERVICE_NAME: Final = "skelgraph"
 
@@ -340,6 +341,15 @@ def request_of(subject: str) -> str:
     return ".".join(rest[:-1] if kind == "live" else rest)
 
 
+def may_take_replies(subject: str) -> bool:
+    """Return whether a reply may be sent to `subject`, which whoever asks has chosen.
+
+    Who answers has rights of its own: it must write no fact, nor ask the server for anything,
+    because somebody who may not do so has named that subject as the place for the reply.
+    """
+    return bool(subject) and not subject.startswith((_RESERVED, "$"))
+
+
 class WorkSubject(NamedTuple):
     """What the subject of a node's work says."""
 
@@ -398,6 +408,7 @@ __all__ = [
     "in_tenant",
     "is_joint",
     "joint_before",
+    "may_take_replies",
     "new_request_id",
     "node_consumer",
     "node_consumer_filter",

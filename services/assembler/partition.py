@@ -15,7 +15,6 @@ from typing import Final
 
 import structlog
 
-from proto.codec import decode_fact
 from proto.errors import DeadlineExceeded, MalformedMessage, MessageTooLarge, QueueUnavailable
 from proto.messages import (
     AnswerAssembled,
@@ -35,6 +34,7 @@ from services.assembler.releases import Releases
 from services.assembler.report import report_end
 from services.runtime import metrics, tracing
 from services.runtime.clock import ServerClock
+from services.runtime.facts import fact_at
 from services.runtime.pull import ConsumerPull, Delivery
 from services.runtime.work import Marks
 
@@ -244,7 +244,7 @@ class Partition:
         self._marks.hold(delivery)
         keep = False
         try:
-            fact = decode_fact(delivery.data)
+            fact = fact_at(delivery.subject, delivery.data)
             with tracing.within(fact.request, delivery.headers):
                 keep = await self._take(delivery, fact)
             if not keep:

@@ -18,7 +18,7 @@ import orjson
 from nats.aio.msg import Msg
 
 from proto.channels import Message
-from proto.names import PREFIX, SERVICE_NAME, schema_urn
+from proto.names import PREFIX, SERVICE_NAME, may_take_replies, schema_urn
 from services.runtime.connection import Connection, Json
 from services.runtime.responder import Endpoint, Responder
 
@@ -50,7 +50,7 @@ class Announcer:
                 await self._connection.subscribe(f"$SRV.{verb}{subject}", reply)
 
     async def _reply(self, kind: str, describe: Callable[[], Json], message: Msg) -> None:
-        if message.reply:
+        if may_take_replies(message.reply):
             said = {"type": kind, **self._identity(), **describe()}
             await self._connection.publish(message.reply, orjson.dumps(said))
 

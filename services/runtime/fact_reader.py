@@ -14,11 +14,10 @@ from typing import Final
 
 import structlog
 
-from proto.codec import decode_fact
 from proto.errors import MalformedMessage, NotProvisioned, QueueUnavailable
 from proto.names import Stream, Subjects
 from services.runtime.connection import ApiError, Connection, Json
-from services.runtime.facts import StoredFact
+from services.runtime.facts import StoredFact, fact_at
 from services.runtime.pull import ConsumerPull, Delivery
 
 log = structlog.get_logger()
@@ -218,7 +217,7 @@ class FactReader(LogReader):
 def fact_of(delivery: Delivery) -> StoredFact | None:
     """Return the fact; None for one that cannot be read, of a newer version perhaps."""
     try:
-        fact = decode_fact(delivery.data)
+        fact = fact_at(delivery.subject, delivery.data)
     except MalformedMessage as error:
         log.warning("fact_unreadable", subject=delivery.subject, error=error.message)
         return None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import nats.errors
+import orjson
 import structlog
 from nats.aio.msg import Msg
 
@@ -70,6 +71,29 @@ def subject_of(fact: Fact, subjects: Subjects) -> str:
             return subjects.end(fact.request)
 
 
+#: A fact's place among those of its request is the same however many partitions there are.
+_PLACES: Final = Subjects(1)
+
+
+def fact_at(subject: str, data: bytes) -> Fact:
+    """Return the fact that `data` is, stored or said under `subject`.
+
+    NATS checks who may write under which subject; what the body says of itself counts only as
+    far as it is the same.
+
+    Raises:
+        MalformedMessage: it is no fact, or one whose place is another subject.
+    """
+    fact = decode_fact(data)
+    if _place(subject) != _place(subject_of(fact, _PLACES)):
+        raise MalformedMessage(f"{subject} holds another fact: of {fact.request!r}")
+    return fact
+
+
+def _place(subject: str) -> str:
+    return subject.split(".", 4)[-1]
+
+
 class EventLog:
     """Appends facts, the first one winning, and reads those of a request.
 
@@ -126,7 +150,7 @@ class EventLog:
         return await self.read_end(request) is not None
 
     async def read_end(self, request: str) -> bytes | None:
-        """Return the end of `request` as it is stored, or None.
+        """Return the end of `request` as it is stored, or None; what is of another is none.
 
         Raises:
             QueueUnavailable: NATS does not answer.
@@ -138,7 +162,12 @@ class EventLog:
             )
         except (nats.errors.Error, TimeoutError) as error:
             raise QueueUnavailable(f"{subject}: {error}") from error
-        return None if (reply.headers or {}).get("Status") else reply.data
+        if (reply.headers or {}).get("Status"):
+            return None
+        if _request_in(reply.data) != request:
+            log.error("end_of_another", subject=subject)
+            return None
+        return reply.data
 
     async def knows(self, request: str) -> bool:
         """Return whether any fact of `request` is stored. The stream's leader answers, so that
@@ -194,11 +223,20 @@ def _reached(end_of_batch: Msg) -> int:
     return int((end_of_batch.headers or {}).get("Nats-UpTo-Sequence", 0))
 
 
+def _request_in(end: bytes) -> object:
+    """Return which request's end it says to be; without the price of decoding a whole answer."""
+    try:
+        said = orjson.loads(end)
+    except orjson.JSONDecodeError:
+        return None
+    return said.get("request") if isinstance(said, dict) else None
+
+
 def stored_fact(message: Msg) -> StoredFact | None:
     """Return the fact; None for one of a kind that only a newer version knows."""
     headers = message.headers or {}
     try:
-        fact = decode_fact(message.data)
+        fact = fact_at(headers["Nats-Subject"], message.data)
     except MalformedMessage as error:
         log.warning("fact_unreadable", subject=headers.get("Nats-Subject"), error=error.message)
         return None

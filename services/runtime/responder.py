@@ -20,7 +20,7 @@ from proto.channels import Channel
 from proto.codec import encode
 from proto.errors import MessageTooLarge, SkelgraphError
 from proto.messages import ErrorInfo
-from proto.names import Header, of_tenant
+from proto.names import Header, may_take_replies, of_tenant
 from services.runtime.connection import Connection
 
 log = structlog.get_logger()
@@ -114,6 +114,9 @@ class Responder:
             await asyncio.wait(self._answering, timeout=limit_s)
 
     async def _heard(self, endpoint: Endpoint, message: Msg) -> None:
+        if message.reply and not may_take_replies(message.reply):
+            log.warning("command_refused", subject=message.subject, reply=message.reply)
+            return
         await endpoint.room.acquire()
         task = asyncio.create_task(self._answer(endpoint, message), name=message.subject)
         self._answering.add(task)

@@ -208,6 +208,28 @@ async def test_a_field_named_like_a_header_stays_in_the_body(caller: Runtime) ->
     assert set(reply.headers or {}) == {Header.SERVICE_ERROR, Header.SERVICE_ERROR_CODE}
 
 
+async def test_no_reply_is_sent_to_where_it_would_be_a_fact_or_a_command(
+    caller: Runtime, mine: str
+) -> None:
+    body = json.dumps({"question": "why?", "request": mine}).encode()
+    for reply in (caller.events.subjects.end("victim"), Subjects.stop("victim"), "$JS.API.INFO"):
+        for subject in (SUBMIT, ANSWER, Subjects.answer("nobody"), Subjects.cancel("nobody")):
+            await caller.connection.publish(subject, body, reply=reply)
+    later = await ask(caller, SUBMIT, question="why?")  # commands are heard in order
+    assert decode(RequestCreated, later.data).outcome == "created"
+    assert not await caller.events.knows("victim")
+    with pytest.raises(UnknownRequest):
+        await Client(caller.connection, caller.publisher).state(mine)
+
+
+async def test_an_end_that_is_anothers_is_nobodys(caller: Runtime, mine: str) -> None:
+    forged = encode(answered("another"))
+    await ask(caller, SUBMIT, question="why?", request=mine)
+    await caller.publisher.publish(caller.events.subjects.end(mine), forged)
+    reply = await ask(caller, Subjects.answer(mine), wait_s=0.2)
+    assert decode(AnswerPending, reply.data).request == mine
+
+
 # --- answer ---------------------------------------------------------------------------
 
 

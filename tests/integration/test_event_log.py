@@ -8,12 +8,13 @@ from datetime import datetime
 
 import pytest
 
+from proto.codec import encode
 from proto.errors import NotProvisioned
 from proto.messages import Fact
 from services.runtime.facts import EventLog
 from services.runtime.streams import StreamLimits, check_provisioned, provision
 from tests.conftest import ACK_WAIT_S, PARTITIONS, Runtime
-from tests.facts import REQUEST, accepted, decoded, failed, plan, planned
+from tests.facts import REQUEST, accepted, answered, decoded, failed, plan, planned
 
 
 async def test_a_fact_is_stored_once(runtime: Runtime, another: Runtime) -> None:
@@ -55,6 +56,20 @@ async def test_a_fact_of_a_newer_version_is_passed_over_and_the_others_come_back
     await runtime.events.append(planned(8))
     kinds = [stored.fact.type for stored in await runtime.events.read(REQUEST)]
     assert kinds == ["RequestAccepted", "NodePlanned"]
+
+
+async def test_what_stands_under_the_subject_of_another_fact_is_none(runtime: Runtime) -> None:
+    subjects = runtime.events.subjects
+    await runtime.events.append(accepted())
+    for subject, body in (
+        (subjects.decoded(REQUEST, 1), answered(REQUEST)),
+        (subjects.decoded(REQUEST, 2), decoded(3)),
+        (subjects.failed(REQUEST, 2, 1), failed(2, attempt=2)),
+        (subjects.end(REQUEST), answered("r2")),
+    ):
+        await runtime.publisher.publish(subject, encode(body), first=True)
+    assert [one.fact for one in await runtime.events.read(REQUEST)] == [accepted()]
+    assert not await runtime.events.has_ended(REQUEST)
 
 
 async def test_a_full_log_keeps_its_writers_waiting_and_loses_nothing(runtime: Runtime) -> None:
