@@ -24,7 +24,9 @@ PlannerPool = Literal["large", "small", "draft"]
 Part = Literal["pipelining", "prefix", "needs", "grammar"]
 
 NodeId = Annotated[int, Field(ge=0, le=999)]
-Attempt = Annotated[int, Field(ge=1)]
+#: Python reads longer whole numbers than others do, and orjson writes none of them.
+Int64 = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+Attempt = Annotated[int, Field(ge=1, le=2**63 - 1)]
 RequestId = Annotated[str, Field(pattern=REQUEST_ID_PATTERN)]
 
 MAX_QUESTION_CHARS = 100_000
@@ -73,17 +75,17 @@ class NodeText(Passed):
     id: NodeId
     summary: str
     text: str
-    budget_tokens: int = Field(70, description="as in `NodeSpec`")
+    budget_tokens: Int64 = Field(70, description="as in `NodeSpec`")
 
 
 class Usage(Passed):
     """Tokens of one engine call or of several together."""
 
-    prompt_tokens: int = 0
-    cached_tokens: int = Field(
+    prompt_tokens: Int64 = 0
+    cached_tokens: Int64 = Field(
         0, description="prompt tokens that the engine had in its prefix cache"
     )
-    generated_tokens: int = 0
+    generated_tokens: Int64 = 0
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
@@ -405,8 +407,8 @@ class NodeReport(Passed):
     first_token_ms: float
     decode_ms: float
     usage: Usage
-    start: int = Field(description="offset of the node's text in the answer, in characters")
-    end: int
+    start: Int64 = Field(description="offset of the node's text in the answer, in characters")
+    end: Int64
 
 
 class JointReport(Passed):
@@ -507,7 +509,7 @@ class DeadLetter(Passed):
     type: Literal["DeadLetter"] = "DeadLetter"
     request: RequestId
     node: NodeId
-    attempts: int
+    attempts: Int64
     error: ErrorInfo = Field(description="of the last attempt")
     work: DecodeNode = Field(
         description="as it was last released; without its texts if the letter were too large"
@@ -543,7 +545,7 @@ class LetterSummary(Passed):
 
     request: RequestId
     node: NodeId
-    attempts: int
+    attempts: Int64
     pool: Pool = Field(description="of the last attempt")
     code: str
     message: str = Field(description="what the last attempt's error says, at most 300 characters")
@@ -555,7 +557,7 @@ class LetterPage(Passed):
 
     type: Literal["LetterPage"] = "LetterPage"
     letters: tuple[LetterSummary, ...]
-    next: int | None = Field(
+    next: Int64 | None = Field(
         None,
         description="`after` of the next page; null at the end. A page with a `next` may be short"
         " or empty: then the filter left little of what was read for it",
@@ -646,7 +648,7 @@ class NodeStarted(Passed):
     pool: Pool
     worker: str
     endpoint: str
-    max_tokens: int = Field(0, ge=0, description="the call's limit of tokens; 0 if not known")
+    max_tokens: Int64 = Field(0, ge=0, description="the call's limit of tokens; 0 if not known")
 
 
 class TokensDecoded(Passed):
@@ -656,9 +658,9 @@ class TokensDecoded(Passed):
     request: RequestId
     node: NodeId
     attempt: Attempt
-    offset: int = Field(ge=0, description="where `text` begins in the node's text, in characters")
+    offset: Int64 = Field(ge=0, description="where `text` begins in the node's text, in characters")
     text: str
-    tokens: int = Field(ge=0, description="tokens generated so far")
+    tokens: Int64 = Field(ge=0, description="tokens generated so far")
 
 
 class NodeReset(Passed):
@@ -680,11 +682,11 @@ class LoadAnnounced(Passed):
     type: Literal["LoadAnnounced"] = "LoadAnnounced"
     source: str = Field(description="the process; its last word counts, for a few seconds")
     pool: Pool
-    slots: int = Field(0, ge=0, description="nodes that a worker decodes at once")
-    released: int = Field(
+    slots: Int64 = Field(0, ge=0, description="nodes that a worker decodes at once")
+    released: Int64 = Field(
         0, ge=0, description="nodes that an assembler has handed over and that are not done"
     )
-    held: int = Field(
+    held: Int64 = Field(
         0, ge=0, description="nodes that could be decoded and that an assembler holds back"
     )
 

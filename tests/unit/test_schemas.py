@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +217,13 @@ def test_request_stands_where_readers_look_for_it() -> None:
 # --- configuration --------------------------------------------------------------------
 
 
+def test_every_whole_number_is_one_that_can_be_written_again() -> None:
+    for path, text in generated().items():
+        if path.suffix == ".json":
+            for number in _integers(json.loads(text)):
+                assert -(2**63) <= number["minimum"] <= number["maximum"] < 2**63, (path, number)
+
+
 def test_configuration_page_lists_each_setting_of_each_service() -> None:
     page = generated_configuration()[Path("docs/configuration.md")]
     assert "assembler" in services()
@@ -230,6 +237,19 @@ def test_configuration_page_lists_each_setting_of_each_service() -> None:
 
 
 # --- helpers --------------------------------------------------------------------------
+
+
+def _integers(part: object) -> Iterator[dict[str, Any]]:
+    """The schemas of whole numbers in a part of a schema."""
+    inner: Iterable[object] = ()
+    if isinstance(part, dict):
+        if part.get("type") == "integer":
+            yield part
+        inner = part.values()
+    elif isinstance(part, list):
+        inner = part
+    for one in inner:
+        yield from _integers(one)
 
 
 def _references(part: object) -> Iterator[str]:
