@@ -79,6 +79,7 @@ class Connection:
         self._watchdog: asyncio.Task[None] | None = None
         self._closing = False
         self._said_down = False
+        self._flushing = False
 
     async def open(self, *, timeout_s: float | None = None) -> None:
         """Connect; without a time limit try until it works.
@@ -184,8 +185,17 @@ class Connection:
         nc = self.nc
         nc._pending.append(message)
         nc._pending_data_size += len(message)
-        if nc._flush_queue is not None and nc._flush_queue.empty():
-            nc._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Write what is buffered; while the server is behind or away nats-py's flusher waits."""
+        self._flushing = False
+        nc = self.nc
+        if nc.write_at_once() or nc._flush_queue is None or not nc._flush_queue.empty():
+            return
+        nc._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
 
     async def subscribe(
         self, subject: str, on_message: Callable[[Msg], Awaitable[None]], *, queue: str = ""

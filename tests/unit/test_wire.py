@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from nats.protocol import command
+from nats.protocol.parser import Parser
 
-from services.runtime.nats_client import DirectClient
+from services.runtime.nats_client import DirectClient, DirectParser
 from services.runtime.wire import frame
 
 NAMES = st.from_regex(r"[A-Za-z][A-Za-z-]{0,20}", fullmatch=True)
@@ -28,6 +29,58 @@ def test_headers_are_read_as_they_were_written(headers: dict[str, str], data: by
     assert (len(rest), rest[head_size:size]) == (size + 2, data)
     head = rest[:head_size].removeprefix(b"NATS/1.0\r\n")
     assert DirectClient._parse_header_lines(head) == headers
+
+
+class _Heard:
+    """Stands for the client that a parser tells of what it reads."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[object, ...]] = []
+
+    async def _process_msg(self, *message: object) -> None:
+        self.told.append((*message[:4], message[4] or b""))
+
+    async def _process_ping(self) -> None:
+        self.told.append(("ping",))
+
+    async def _process_pong(self) -> None:
+        self.told.append(("pong",))
+
+    async def _process_err(self, error: str) -> None:
+        self.told.append((error,))
+
+
+def _sent(reply: str, head: bytes, body: bytes) -> bytes:
+    """Return a message as a server sends it."""
+    address = f"a.b 7 {reply} " if reply else "a.b 7 "
+    if not head:
+        return b"MSG %b%d\r\n%b\r\n" % (address.encode(), len(body), body)
+    sizes = b"%d %d" % (len(head), len(head) + len(body))
+    return b"HMSG %b%b\r\n%b%b\r\n" % (address.encode(), sizes, head, body)
+
+
+HEADS = st.sampled_from([b"", b"NATS/1.0\r\na: b\r\n\r\n", b"NATS/1.0 404\r\n\r\n"])
+REPLIES = st.sampled_from(["", "_INBOX.r.1"])
+BODIES = st.binary(max_size=40) | st.sampled_from([b"\r\nMSG a 1 1\r\n", b"PING\r\n"])
+SAID = st.sampled_from([b"PING\r\n", b"PONG\r\n", b"+OK\r\n", b"-ERR 'no'\r\n"])
+
+
+@given(st.lists(st.builds(_sent, REPLIES, HEADS, BODIES) | SAID), st.lists(st.integers(1, 30)))
+def test_it_reads_what_nats_py_reads_in_any_chunks(said: list[bytes], sizes: list[int]) -> None:
+    heard, theirs = _Heard(), _Heard()
+
+    async def read() -> None:
+        parser, rest = DirectParser(heard), b"".join(said)
+        for size in sizes:
+            await parser.parse(rest[:size])
+            rest = rest[size:]
+        await parser.parse(rest)
+        await Parser(theirs).parse(b"".join(said))
+
+    with pytest.raises(StopIteration):
+        read().send(None)  # nothing waits
+    assert heard.told == theirs.told
+    assert len(heard.told) == sum(not one.startswith(b"+OK") for one in said)
 
 
 @pytest.mark.parametrize(
