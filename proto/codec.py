@@ -1,4 +1,4 @@
-"""Messages to bytes and back: orjson out, strict pydantic in."""
+"""Messages to bytes and back: JSON out, strict pydantic in."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def encode(message: BaseModel) -> bytes:
     if isinstance(message, Sent):
         said = message.model_dump(mode="json", exclude_defaults=True)
         return orjson.dumps({"type": type(message).__name__, **said})
-    return orjson.dumps(message.model_dump(mode="json"))
+    return message.__pydantic_serializer__.to_json(message)
 
 
 def decode(kind: type[M], data: bytes) -> M:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from functools import partial
 
 import structlog
 
 from proto.codec import encode
-from proto.errors import Busy, MessageTooLarge, QueueUnavailable
+from proto.errors import MessageTooLarge, QueueUnavailable
 from proto.messages import (
     DeadLetter,
     DecodeNode,
@@ -23,12 +23,9 @@ from services.assembler.graph import Dead, Release
 from services.runtime import metrics
 from services.runtime.connection import ApiError, Connection
 from services.runtime.facts import EventLog
-from services.runtime.publisher import DurablePublisher
+from services.runtime.publisher import DurablePublisher, Outcome
 
 log = structlog.get_logger()
-
-#: Pause before work is offered again to a full queue.
-FULL_PAUSE_S: Final = 1.0
 
 
 class Ledger:
@@ -47,13 +44,22 @@ class Ledger:
         self.publisher = publisher
         self.events = events
 
-    async def release(self, release: Release, headers: dict[str, str]) -> None:
-        """Hand a node to its pool; that it is queued already is as good."""
+    def release(self, release: Release, headers: dict[str, str]) -> asyncio.Future[Outcome]:
+        """Hand a node to its pool; that it is queued already is as good.
+
+        Raises:
+            MessageTooLarge: what it builds on is more than NATS takes.
+        """
         work = release.work
-        if release.delay_s:
-            await asyncio.sleep(release.delay_s)
         subject = Subjects.node(work.pool, release.band, work.request, work.node.id, work.attempt)
-        await self._until_taken(subject, encode(work), headers)
+        stored = self.publisher.send(subject, encode(work), headers=headers, keep_on=True)
+        stored.add_done_callback(partial(self._released, release))
+        return stored
+
+    def _released(self, release: Release, stored: asyncio.Future[Outcome]) -> None:
+        if stored.cancelled() or stored.exception():
+            return
+        work = release.work
         metrics.NODES_RELEASED.labels(work.pool, _kind(release)).inc()
         log.debug(
             "node_released",
@@ -81,10 +87,10 @@ class Ledger:
         )
         subject = Subjects.dead(work.request, work.node.id)
         try:
-            await self._until_taken(subject, encode(letter), headers, first=True)
+            await self._letter(subject, letter, headers)
         except MessageTooLarge:
             short = letter.model_copy(update={"work": _without_texts(work)})
-            await self._until_taken(subject, encode(short), headers, first=True)
+            await self._letter(subject, short, headers)
         metrics.DEAD_LETTERS.inc()
         log.error(
             "node_died",
@@ -155,17 +161,10 @@ class Ledger:
             # Workers look for the end at each mark, so what stays queued is dropped there.
             log.warning("unqueue_failed", matching=matching, error=str(error))
 
-    async def _until_taken(
-        self, subject: str, data: bytes, headers: dict[str, str], *, first: bool = False
-    ) -> None:
-        while True:
-            try:
-                await self.publisher.publish(subject, data, headers=headers, first=first)
-            except Busy as error:
-                log.warning("queue_full", subject=subject, error=error.message)
-                await asyncio.sleep(FULL_PAUSE_S)
-            else:
-                return
+    async def _letter(self, subject: str, letter: DeadLetter, headers: dict[str, str]) -> None:
+        await self.publisher.send(
+            subject, encode(letter), headers=headers, first=True, keep_on=True
+        )
 
 
 def _kind(release: Release) -> str:

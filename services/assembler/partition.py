@@ -8,14 +8,22 @@ requests again, with their deadlines and pending retries.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from functools import partial
+from itertools import islice
 from typing import Final
 
 import structlog
 
-from proto.errors import DeadlineExceeded, MalformedMessage, MessageTooLarge, QueueUnavailable
+from proto.errors import (
+    DeadlineExceeded,
+    MalformedMessage,
+    MessageTooLarge,
+    QueueUnavailable,
+    SkelgraphError,
+)
 from proto.messages import (
     AnswerAssembled,
     End,
@@ -30,6 +38,7 @@ from proto.names import PIN_GROUP, Stream, partition_consumer
 from services.assembler.answer import answer, end_of, failure
 from services.assembler.graph import Graph, Release, RetryPolicy
 from services.assembler.ledger import Ledger
+from services.assembler.open_request import Effect, Event, OpenRequest
 from services.assembler.releases import Releases
 from services.assembler.report import report_end
 from services.runtime import metrics, tracing
@@ -57,25 +66,6 @@ REMEMBERED: Final = 20_000
 POLISH_S: Final = 15.0
 #: What storing a dead letter is called among the effects.
 BURY: Final = "bury"
-
-
-class OpenRequest:
-    """A request that has not ended: its graph, and what is being done about it."""
-
-    def __init__(self, graph: Graph) -> None:
-        self.graph = graph
-        self.lock = asyncio.Lock()
-        self.recovered = False
-        self.accepted: Delivery | None = None
-        self.headers: dict[str, str] = {}
-        self.deadline: asyncio.TimerHandle | None = None
-        self.polishing = False
-        #: What is being stored, each with what it is: `release`, `stop`, `bury`, `end`.
-        self.effects: dict[asyncio.Task[None], str] = {}
-
-    def under_way(self, what: str) -> list[asyncio.Task[None]]:
-        """Return the effects of one kind that are being stored."""
-        return [task for task, kind in self.effects.items() if kind == what and not task.done()]
 
 
 class Partition:
@@ -110,8 +100,9 @@ class Partition:
         self._fail = fail
         self._open: dict[str, OpenRequest] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
-        self._handling: dict[asyncio.Task[None], Delivery] = {}
-        self._sweeping: asyncio.Task[None] | None = None
+        #: What was delivered and is not acked yet; not the `accepted` events.
+        self._handling: set[Event] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._taken_at_seq = 0
         #: Whether we ask for its events.
         self.is_asked = False
@@ -173,10 +164,11 @@ class Partition:
             if self.is_asked:
                 self._want()
                 return
-        if self._handling:
-            await asyncio.wait(self._handling, timeout=DRAIN_S)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S):
+                await self._drained()
         held = [one.accepted for one in self._open.values() if one.accepted]
-        held += self._handling.values()
+        held += [event.delivery for event in self._handling]
         self._forget_all()
         pin, self.pull.pin = self.pull.pin, None
         if pin:
@@ -186,15 +178,20 @@ class Partition:
             await self._ledger.unpin(partition_consumer(self.number))
         self._want()
 
+    async def _drained(self) -> None:
+        while self._handling:
+            under_way = [effect for one in self._open.values() for effect in one.effects]
+            if waited := [*under_way, *self._tasks]:
+                await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.sleep(0)  # what has ended is told with the next turn of the loop
+
     def _pinned(self, pin: str | None) -> None:
         log.info("partition_taken" if pin else "partition_lost", partition=self.number)
         # Events may have gone to another owner meanwhile: what we hold may be out of date.
         self._forget_all()
         self._taken_at_seq = 0
         if pin:
-            name = f"sweep partition {self.number}"
-            self._sweeping = asyncio.create_task(self._sweep(), name=name)
-            self._sweeping.add_done_callback(self._effect_done)
+            self._spawn(self._sweep(), f"sweep partition {self.number}")
 
     async def _sweep(self) -> None:
         """Unqueue work of requests that have ended: a NATS that was killed may bring it back."""
@@ -208,8 +205,8 @@ class Partition:
             log.warning("sweep_failed", partition=self.number, error=error.message)
 
     def _forget_all(self) -> None:
-        if self._sweeping:
-            self._sweeping.cancel()
+        for task in self._tasks:
+            task.cancel()
         for open_request in self._open.values():
             self._releases.forget(open_request.graph.request)
             for effect in open_request.effects:
@@ -219,71 +216,117 @@ class Partition:
             if open_request.accepted:
                 self._marks.release(open_request.accepted)
         self._open.clear()
-        for handling in self._handling:
-            handling.cancel()
+        for event in self._handling:
+            self._marks.release(event.delivery)
+        self._handling.clear()
         self._count_open()
 
     def _received(self, delivery: Delivery) -> None:
-        task = asyncio.create_task(self._handle(delivery), name=f"event {delivery.subject}")
-        self._handling[task] = delivery
-        task.add_done_callback(self._handled)
+        try:
+            self._receive(delivery)
+        except Exception as error:
+            # A defect. Raised from here it would end in nats-py, and the event be held for ever.
+            log.exception("event_failed", subject=delivery.subject)
+            self._fail(error)
+
+    def _receive(self, delivery: Delivery) -> None:
+        """Take an event; if its request is known, all that follows has begun when this returns."""
+        try:
+            fact = fact_at(delivery.subject, delivery.data)
+        except MalformedMessage as error:
+            log.error("event_unreadable", subject=delivery.subject, error=error.message)  # noqa: TRY400
+            delivery.ack_soon()
+            return
+        event = Event(delivery, fact)
+        # A failure may want a letter that an earlier owner has not stored.
+        is_late = fact.request in self._ended and not isinstance(fact, NodeFailed)
+        open_request = None if is_late else self._open_request(fact, delivery)
+        if open_request is None:
+            delivery.ack_soon()
+            return
+        self._marks.hold(delivery)
+        self._handling.add(event)
+        if open_request.recovered:
+            self._take(open_request, event)
+        else:
+            self._await_recovery(open_request, event)
         self._want()
 
     def _want(self) -> None:
         # What is being handled, or waits for a full queue, takes room from what is to come.
         self.pull.want(max(0, CREDIT - len(self._handling)) if self.is_asked else 0)
 
-    def _handled(self, task: asyncio.Task[None]) -> None:
-        self._handling.pop(task, None)
-        self._want()
-        if not task.cancelled() and (error := task.exception()):
-            log.error("event_failed", task=task.get_name(), exc_info=error)
-            self._fail(error)
+    def _await_recovery(self, open_request: OpenRequest, event: Event) -> None:
+        open_request.backlog.append(event)
+        if not open_request.recovering:
+            open_request.recovering = True
+            self._spawn(self._catch_up(open_request), f"recover {event.fact.request}")
 
-    async def _handle(self, delivery: Delivery) -> None:
-        self._marks.hold(delivery)
-        keep = False
+    async def _catch_up(self, open_request: OpenRequest) -> None:
+        """Read what is known of a request, then take the events that have come meanwhile."""
+        first, backlog = open_request.backlog[0], open_request.backlog
         try:
-            fact = fact_at(delivery.subject, delivery.data)
-            with tracing.within(fact.request, delivery.headers):
-                keep = await self._take(delivery, fact)
-            if not keep:
-                await delivery.ack()
-        except MalformedMessage as error:
-            log.error("event_unreadable", subject=delivery.subject, error=error.message)  # noqa: TRY400
-            await delivery.ack()
+            with tracing.within(first.fact.request, first.delivery.headers):
+                await self._recover(open_request, first.delivery, first.fact)
         except QueueUnavailable as error:
-            log.warning("event_given_back", subject=delivery.subject, error=error.message)
-            await delivery.nak(1.0)
+            while backlog:
+                await self._give_back(backlog.popleft(), error)
         finally:
-            if not keep:
-                self._marks.release(delivery)
+            open_request.recovering = False
+        while backlog:
+            self._take(open_request, backlog.popleft())
 
-    async def _take(self, delivery: Delivery, fact: Fact) -> bool:
-        """Fold a fact and store what follows; return whether its event is held further."""
-        if fact.request in self._ended and not isinstance(fact, NodeFailed):
-            return False  # a failure may want a letter that an earlier owner has not stored
-        open_request = self._open_request(fact, delivery)
-        if open_request is None:
-            return False
-        async with open_request.lock:
-            await self._recover(open_request, delivery, fact)
-            new = open_request.graph.fold(fact, delivery.stored_at)
+    async def _give_back(self, event: Event, error: QueueUnavailable) -> None:
+        log.warning("event_given_back", subject=event.delivery.subject, error=error.message)
+        self._release(event)
+        await event.delivery.nak(1.0)
+
+    def _take(self, open_request: OpenRequest, event: Event) -> None:
+        """Fold a fact and begin to store what follows."""
+        graph, fact, delivery = open_request.graph, event.fact, event.delivery
+        with tracing.within(fact.request, delivery.headers):
+            new = graph.fold(fact, delivery.stored_at)
             if new:  # a result told twice must not end the attempt after it
                 self._releases.saw(fact)
             if new and isinstance(fact, AnswerAssembled | SkeletonDrafted | RequestFailed):
-                report_end(fact, delivery, open_request.graph)
+                report_end(fact, delivery, graph)
             self._clock.saw(delivery.stored_at)
             open_request.headers = delivery.trace or open_request.headers
-            before = set(open_request.effects)
+            before = len(open_request.effects) if new else 0
             self._bury(open_request, fact)
             self._follow_up(open_request)
-            effects = open_request.effects.keys() - before if new else set(open_request.effects)
-        await _all_stored(effects, open_request)
+        effects = list(islice(open_request.effects, before, None))
+        event.wait_for(effects, partial(self._settled, open_request))
+
+    def _settled(self, open_request: OpenRequest, event: Event) -> None:
+        """Nothing that follows from an event is under way any longer."""
+        if event not in self._handling:
+            return  # the partition is somebody else's
+        request = open_request.graph.request
+        if open_request.graph.ended and self._open.get(request) is open_request:
+            self._spawn(self._close_for(open_request, event), f"close {request}")
+        else:
+            self._finish(open_request, event)
+
+    async def _close_for(self, open_request: OpenRequest, event: Event) -> None:
+        await self._close(open_request)
+        self._finish(open_request, event)
+
+    def _finish(self, open_request: OpenRequest, event: Event) -> None:
+        """Ack an event, unless it is held further, or something was not stored."""
         if open_request.graph.ended:
-            await self._close(open_request)
-            return False
-        return self._hold_accepted(open_request, delivery, fact)
+            event.delivery.ack_soon()
+        elif isinstance(event.fact, RequestAccepted):
+            self._hold_accepted(open_request, event)
+            return
+        elif not event.failed:
+            event.delivery.ack_soon()
+        self._release(event)
+
+    def _release(self, event: Event) -> None:
+        self._handling.discard(event)
+        self._marks.release(event.delivery)
+        self._want()
 
     def _open_request(self, fact: Fact, delivery: Delivery) -> OpenRequest | None:
         known = self._open.get(fact.request)
@@ -341,14 +384,32 @@ class Partition:
             self._start(open_request, self._end(end, open_request), "end")
 
     def _start_release(self, open_request: OpenRequest, release: Release) -> None:
-        self._start(open_request, self._release(release, open_request), "release")
+        if release.delay_s:
+            self._start(open_request, self._release_later(open_request, release), "release")
+            return
+        try:
+            stored = self._ledger.release(release, open_request.headers)
+        except MessageTooLarge as error:
+            self._start(open_request, self._fail_request(open_request, error), "end")
+        else:
+            stored.add_done_callback(partial(self._release_ended, open_request))
+            self._note(open_request, stored, "release")
 
-    async def _release(self, release: Release, open_request: OpenRequest) -> None:
+    def _release_ended(self, open_request: OpenRequest, stored: Effect) -> None:
+        """A stream may take less than NATS does: then only the server says that it is too large."""
+        error = None if stored.cancelled() else stored.exception()
+        if isinstance(error, MessageTooLarge):
+            self._start(open_request, self._fail_request(open_request, error), "end")
+
+    async def _release_later(self, open_request: OpenRequest, release: Release) -> None:
+        await asyncio.sleep(release.delay_s)
         try:
             await self._ledger.release(release, open_request.headers)
         except MessageTooLarge as error:
-            end = failure(open_request.graph, ErrorInfo.of(error))
-            await self._end(end, open_request)
+            await self._fail_request(open_request, error)
+
+    async def _fail_request(self, open_request: OpenRequest, error: SkelgraphError) -> None:
+        await self._end(failure(open_request.graph, ErrorInfo.of(error)), open_request)
 
     async def _end(self, end: End, open_request: OpenRequest) -> None:
         if burials := open_request.under_way(BURY):
@@ -390,30 +451,41 @@ class Partition:
         self, open_request: OpenRequest, effect: Coroutine[object, object, None], what: str
     ) -> None:
         task = asyncio.create_task(effect, name=f"{what} {open_request.graph.request}")
-        open_request.effects[task] = what
-        task.add_done_callback(open_request.effects.pop)
+        self._note(open_request, task, what)
+
+    def _note(self, open_request: OpenRequest, effect: Effect, what: str) -> None:
+        open_request.effects[effect] = what
+        effect.add_done_callback(open_request.effects.pop)
+        effect.add_done_callback(self._effect_done)
+
+    def _spawn(self, work: Coroutine[object, object, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         task.add_done_callback(self._effect_done)
 
-    def _effect_done(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()):
-            log.error("effect_failed", task=task.get_name(), exc_info=error)
+    def _effect_done(self, effect: Effect) -> None:
+        error = None if effect.cancelled() else effect.exception()
+        if error and not isinstance(error, MessageTooLarge):
+            name = effect.get_name() if isinstance(effect, asyncio.Task) else "release"
+            log.error("effect_failed", task=name, exc_info=error)
             self._fail(error)
 
-    def _hold_accepted(self, open_request: OpenRequest, delivery: Delivery, fact: Fact) -> bool:
-        if not isinstance(fact, RequestAccepted):
-            return False
+    def _hold_accepted(self, open_request: OpenRequest, event: Event) -> None:
+        self._handling.discard(event)
         if open_request.accepted:
             self._marks.release(open_request.accepted)
-        open_request.accepted = delivery
-        return True
+        open_request.accepted = event.delivery
+        self._want()
 
     async def _close(self, open_request: OpenRequest) -> None:
         """The end is stored: once the letters are, unqueue the rest, ack `accepted`, forget."""
         graph = open_request.graph
         while burials := open_request.under_way(BURY):
             await asyncio.wait(burials)
-        if self._open.pop(graph.request, None) is None:
+        if self._open.get(graph.request) is not open_request:
             return
+        del self._open[graph.request]
         self._releases.forget(graph.request)
         self._releases.hand_over()
         self._remember(graph.request)
@@ -435,13 +507,3 @@ class Partition:
 
     def _count_open(self) -> None:
         metrics.IN_FLIGHT.labels(f"open_request_{self.number}").set(len(self._open))
-
-
-async def _all_stored(effects: set[asyncio.Task[None]], open_request: OpenRequest) -> None:
-    """Wait for effects; an event must not be acked if one of them was not stored."""
-    if not effects:
-        return
-    await asyncio.wait(effects)
-    if not open_request.graph.ended:
-        for effect in effects:
-            effect.result()

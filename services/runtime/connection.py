@@ -164,15 +164,30 @@ class Connection:
         While the server is away nats-py keeps a bounded number of messages and sends them later;
         beyond that they are dropped. What must not be lost goes through the durable publisher.
         """
-        if self.nc.is_connected and len(data) <= self.nc.max_payload:
-            self._buffer(frame(subject, data, reply, headers))
-            if self.nc._pending_data_size > self.nc._max_pending_size:
-                await self.nc._flush_pending(force_flush=True)
-            return
-        with contextlib.suppress(
-            nats.errors.OutboundBufferLimitError, nats.errors.ConnectionClosedError
+        self.put(subject, data, reply=reply, headers=headers)
+        if self.nc.is_connected and self.nc._pending_data_size > self.nc._max_pending_size:
+            await self.nc._flush_pending(force_flush=True)
+
+    def put(
+        self,
+        subject: str,
+        data: bytes = b"",
+        *,
+        reply: str = "",
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        """Do as `publish`, without waiting while the server is behind.
+
+        Raises:
+            nats.errors.MaxPayloadError: NATS would close the connection for it.
+        """
+        nc = self.nc
+        if len(data) > nc.max_payload:
+            raise nats.errors.MaxPayloadError
+        if nc.is_connected or (
+            not nc.is_closed and nc._pending_data_size + len(data) <= nc._max_pending_size
         ):
-            await self.nc.publish(subject, data, reply=reply, headers=headers)
+            self._buffer(frame(subject, data, reply, headers))
 
     def preview(self, subject: str, data: bytes) -> None:
         """Publish what may be lost; while the server is away or behind, it is."""
@@ -193,9 +208,10 @@ class Connection:
         """Write what is buffered; while the server is behind or away nats-py's flusher waits."""
         self._flushing = False
         nc = self.nc
-        if nc.write_at_once() or nc._flush_queue is None or not nc._flush_queue.empty():
-            return
-        nc._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+        if nc.write_at_once() or not nc.is_connected or nc._flush_queue is None:
+            return  # nats-py writes what is left when the server is back
+        if nc._flush_queue.empty():
+            nc._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
 
     async def subscribe(
         self, subject: str, on_message: Callable[[Msg], Awaitable[None]], *, queue: str = ""

@@ -31,6 +31,8 @@ def fitted(context: Sequence[Turn], question: str, context_tokens: int) -> tuple
         question: what is asked.
         context_tokens: prompt and reply that the engine takes together.
     """
+    if not context:
+        return ()
     rules = sum(_tokens(turn.content) for turn in context if turn.role == "system")
     room = context_tokens - RESERVED_TOKENS - rules - _tokens(question)
     said = [place for place, turn in enumerate(context) if turn.role != "system"]

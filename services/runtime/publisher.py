@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
+from collections import deque
 from collections.abc import Mapping
 from enum import Enum
 from typing import Final
@@ -28,6 +29,8 @@ log = structlog.get_logger()
 RESEND_S: Final = 1.5
 #: First wait before sending again what JetStream could not take yet.
 NOT_YET_S: Final = 0.05
+#: Pause before a full queue is offered the same again.
+FULL_PAUSE_S: Final = 1.0
 WINDOW: Final = 256
 #: Publishes without an ack, one after another, after which it is said.
 SAY_EVERY: Final = 10
@@ -48,6 +51,33 @@ class Outcome(Enum):
     REFUSED = "refused"
 
 
+class _Publish:
+    """A message that is to be stored, until NATS has said what became of it."""
+
+    __slots__ = ("data", "done", "headers", "in_doubt", "keep_on", "late_at", "subject", "tries")
+
+    def __init__(
+        self,
+        subject: str,
+        data: bytes,
+        headers: dict[str, str],
+        done: asyncio.Future[Outcome],
+        *,
+        keep_on: bool,
+    ) -> None:
+        self.subject = subject
+        self.data = data
+        self.headers = headers
+        #: Whoever cancels it wants no more repeats.
+        self.done = done
+        #: Whether a full stream is asked again.
+        self.keep_on = keep_on
+        #: Whether it was sent under its id before, and nobody knows what became of it.
+        self.in_doubt = False
+        self.late_at = 0.0
+        self.tries = 0
+
+
 class DurablePublisher:
     """Publishes to JetStream with acks, repeats and a bounded window.
 
@@ -58,17 +88,20 @@ class DurablePublisher:
 
     def __init__(self, connection: Connection, *, window: int = WINDOW) -> None:
         self._connection = connection
-        self._window = asyncio.Semaphore(window)
+        self._window = window
         self._prefix = connection.new_inbox()
         self._tokens = itertools.count()
-        #: By inbox, the oldest first: the ack to come, and when it is late.
-        self._waiting: dict[str, tuple[asyncio.Future[Msg | None], float]] = {}
+        #: By inbox, the oldest first: what waits for its ack.
+        self._waiting: dict[str, _Publish] = {}
+        #: What JetStream could not take yet, and will be sent again.
+        self._pausing: dict[_Publish, asyncio.TimerHandle] = {}
+        self._queue: deque[_Publish] = deque()
         self._looking: asyncio.TimerHandle | None = None
 
     async def open(self) -> None:
         """Subscribe to the acks."""
         await self._connection.hear(f"{self._prefix}.*", self._acked)
-        self._connection.on_reconnect(self._resend_all)
+        self._connection.on_reconnect(self._send_all_again)
 
     async def publish(
         self,
@@ -94,6 +127,33 @@ class DurablePublisher:
             NotConfirmed: NATS has not said in `timeout_s` that it is stored: it is away, its disk
                 is full, or too many replicas are away. It may be stored all the same.
         """
+        done = self.send(subject, data, headers=headers, first=first)
+        if timeout_s is None:
+            return await done
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await done
+        except TimeoutError:
+            raise NotConfirmed(f"{subject}: not within {timeout_s:g} s") from None
+
+    def send(
+        self,
+        subject: str,
+        data: bytes,
+        *,
+        headers: Mapping[str, str] | None = None,
+        first: bool = False,
+        keep_on: bool = False,
+    ) -> asyncio.Future[Outcome]:
+        """Store `data` under `subject`; say what became of it when NATS has. Errors as `publish`.
+
+        Args:
+            subject: a subject that a stream captures.
+            data: the message's body.
+            headers: further headers.
+            first: refuse unless the subject holds no message yet.
+            keep_on: where the stream is at its limit, try again until it takes it.
+        """
         size = len(data) + sum(len(name) + len(value) for name, value in (headers or {}).items())
         if size > self._connection.max_payload_bytes:
             raise MessageTooLarge(
@@ -102,73 +162,92 @@ class DurablePublisher:
         marked = {**(headers or {}), _MSG_ID: _fresh_id()}
         if first:
             marked[_EXPECTED_LAST] = "0"
-        if timeout_s is None:
-            return await self._until_acked(subject, data, marked)
-        try:
-            async with asyncio.timeout(timeout_s):
-                return await self._until_acked(subject, data, marked)
-        except TimeoutError:
-            raise NotConfirmed(f"{subject}: not within {timeout_s:g} s") from None
+        done = asyncio.get_running_loop().create_future()
+        one = _Publish(subject, data, marked, done, keep_on=keep_on)
+        if len(self._waiting) + len(self._pausing) < self._window:
+            self._put(one)
+        else:
+            self._queue.append(one)
+        return done
 
-    async def _until_acked(self, subject: str, data: bytes, headers: dict[str, str]) -> Outcome:
-        pause_s = NOT_YET_S
-        tries = 0
-        sent_before = False  # under this id, and nobody knows what became of it
-        async with self._window:
-            while True:
-                tries += 1
-                ack = await self._send_once(subject, data, headers)
-                outcome = _read_ack(subject, ack, sent_before=sent_before) if ack else None
-                if outcome:
-                    return outcome
-                sent_before = sent_before or ack is None
-                if not sent_before:
-                    headers[_MSG_ID] = _fresh_id()
-                if tries % SAY_EVERY == 0:
-                    # A stream that could not write to its disk is silent until NATS is restarted.
-                    log.error("publish_not_acked", subject=subject, tries=tries)
-                if ack:  # JetStream is there but cannot take it yet: starting, electing a leader
-                    await asyncio.sleep(pause_s)
-                    pause_s = min(1.0, pause_s * 2)
-
-    async def _send_once(self, subject: str, data: bytes, headers: dict[str, str]) -> Msg | None:
-        """Return the ack, or None if it has not come in time."""
-        await self._connection.wait_connected()
-        inbox = f"{self._prefix}.{next(self._tokens)}"
+    def _put(self, one: _Publish) -> None:
+        """Send it, for the first time or again; while NATS is away it waits for its return."""
         loop = asyncio.get_running_loop()
-        acked: asyncio.Future[Msg | None] = loop.create_future()
-        self._waiting[inbox] = (acked, loop.time() + RESEND_S)
+        one.late_at = loop.time() + RESEND_S
+        inbox = f"{self._prefix}.{next(self._tokens)}"
+        self._waiting[inbox] = one
+        if self._connection.is_connected:
+            one.tries += 1
+            if one.tries % SAY_EVERY == 0:
+                # A stream that could not write to its disk is silent until NATS is restarted.
+                log.error("publish_not_acked", subject=one.subject, tries=one.tries)
+            self._connection.put(one.subject, one.data, reply=inbox, headers=one.headers)
         if self._looking is None:
-            self._looking = loop.call_later(RESEND_S, self._give_up_late)
-        try:
-            await self._connection.publish(subject, data, reply=inbox, headers=headers)
-            return await acked
-        finally:
-            del self._waiting[inbox]
+            self._looking = loop.call_later(RESEND_S, self._send_late_again)
 
     def _acked(self, message: Msg) -> None:
-        waiting = self._waiting.get(message.subject)
-        if waiting and not waiting[0].done():
-            waiting[0].set_result(message)
+        one = self._waiting.pop(message.subject, None)
+        if one is None:
+            return
+        if not one.done.done():
+            self._settle(one, message)
+        self._fill_window()
 
-    def _give_up_late(self) -> None:
-        """Have sent again what has waited too long; one timer for all, as most are acked soon."""
+    def _settle(self, one: _Publish, ack: Msg) -> None:
+        try:
+            outcome = _read_ack(one.subject, ack, sent_before=one.in_doubt)
+        except Busy as error:
+            if one.keep_on:
+                log.warning("queue_full", subject=one.subject, error=error.message)
+                self._pause(one, FULL_PAUSE_S)
+            else:
+                one.done.set_exception(error)
+        except MessageTooLarge as error:
+            one.done.set_exception(error)
+        else:
+            if outcome:
+                one.done.set_result(outcome)
+            else:  # JetStream is there but cannot take it yet: starting, electing a leader
+                self._pause(one, min(1.0, NOT_YET_S * 2.0 ** min(one.tries - 1, 10)))
+
+    def _pause(self, one: _Publish, pause_s: float) -> None:
+        if not one.in_doubt:
+            one.headers[_MSG_ID] = _fresh_id()
+        self._pausing[one] = asyncio.get_running_loop().call_later(pause_s, self._go_on, one)
+
+    def _go_on(self, one: _Publish) -> None:
+        del self._pausing[one]
+        if not one.done.done():
+            self._put(one)
+        self._fill_window()
+
+    def _fill_window(self) -> None:
+        while self._queue and len(self._waiting) + len(self._pausing) < self._window:
+            one = self._queue.popleft()
+            if not one.done.done():
+                self._put(one)
+
+    def _send_late_again(self) -> None:
+        """Send again what has waited too long; one timer for all, as most are acked soon."""
         loop = asyncio.get_running_loop()
         self._looking = None
-        for acked, late_at in self._waiting.values():
-            if late_at > loop.time():
-                self._looking = loop.call_at(late_at, self._give_up_late)
+        for inbox, one in list(self._waiting.items()):
+            if one.late_at > loop.time():
+                self._looking = self._looking or loop.call_at(one.late_at, self._send_late_again)
                 return
-            _give_up(acked)
+            self._send_again(inbox, one)
 
-    def _resend_all(self) -> None:
-        for acked, _ in self._waiting.values():
-            _give_up(acked)
+    def _send_all_again(self) -> None:
+        for inbox, one in list(self._waiting.items()):
+            self._send_again(inbox, one)
 
-
-def _give_up(acked: asyncio.Future[Msg | None]) -> None:
-    if not acked.done():
-        acked.set_result(None)
+    def _send_again(self, inbox: str, one: _Publish) -> None:
+        del self._waiting[inbox]
+        one.in_doubt = one.in_doubt or one.tries > 0
+        if one.done.done():  # nobody waits for it any longer
+            self._fill_window()
+        else:
+            self._put(one)
 
 
 def _fresh_id() -> str:

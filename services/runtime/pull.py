@@ -112,6 +112,10 @@ class Delivery:
         """It is done; what follows from it is stored."""
         await self._connection.publish(self._msg.reply, b"+ACK")
 
+    def ack_soon(self) -> None:
+        """Do as `ack`, with this turn of the event loop."""
+        self._connection.put(self._msg.reply, b"+ACK")
+
     async def nak(self, delay_s: float = 0) -> None:
         """Give it back, to be delivered again after `delay_s`."""
         delay = b' {"delay": %d}' % int(delay_s * 1e9) if delay_s else b""

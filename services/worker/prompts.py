@@ -11,6 +11,7 @@ repeated them word for word).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 from proto.messages import DecodeNode, NodeSpec, NodeText
@@ -104,13 +105,16 @@ def _shared(work: DecodeNode) -> str:
     question = f"{as_text(work.context)}Question: {work.question}\n\n"
     if not work.skeleton:
         return question
-    titles = [_title(line) for line in work.skeleton]
-    return question + "\n".join(["Parts of the answer:", *titles]) + "\n\n"
+    return question + "\n".join(["Parts of the answer:", *_titles(work.skeleton)]) + "\n\n"
 
 
-def _title(line: str) -> str:
-    """Return number and summary of a plan's line: what else it says is not the writer's."""
-    return line.partition("|")[0].strip()
+@lru_cache(maxsize=64)
+def _titles(skeleton: tuple[str, ...]) -> tuple[str, ...]:
+    """Return number and summary of each line of a plan: what else it says is not the writer's.
+
+    The same for all nodes of a request, of which many run at once.
+    """
+    return tuple(line.partition("|")[0].strip() for line in skeleton)
 
 
 def _instruction(part: NodeSpec | NodeText) -> str:
@@ -130,12 +134,9 @@ def _stops(work: DecodeNode) -> tuple[str, ...]:
     """Return where the engine is to stop: at the instruction for another part, or its line."""
     if work.node.id == DIRECT_NODE:
         return ()
-    following = [title for title in map(_title, work.skeleton) if _is_next(title, work.node.id)]
-    return (*_STOP, *(f"\n{title}" for title in following))
-
-
-def _is_next(title: str, number: int) -> bool:
-    return title.startswith(f"{number + 1}.")
+    number = f"{work.node.id + 1}."
+    following = [f"\n{title}" for title in _titles(work.skeleton) if title.startswith(number)]
+    return (*_STOP, *following)
 
 
 def _sampled(messages: tuple[ChatMessage, ...], work: DecodeNode) -> ChatCall:

@@ -86,19 +86,18 @@ class Worker:
             log.error("work_unreadable", subject=delivery.subject, error=error.message)  # noqa: TRY400
             await self._events.append(self._unreadable(delivery.subject, error), headers=headers)
             return
-        with (
-            structlog.contextvars.bound_contextvars(
-                request=work.request, node=work.node.id, attempt=work.attempt
-            ),
-            tracing.handling(
-                "attempt",
-                job,
-                work.request,
-                node=work.node.id,
-                attempt=work.attempt,
-                pool=work.pool,
-                difficulty=work.node.difficulty,
-            ),
+        # Never unbound: a job has a task of its own, and the context ends with it.
+        structlog.contextvars.bind_contextvars(
+            request=work.request, node=work.node.id, attempt=work.attempt
+        )
+        with tracing.handling(
+            "attempt",
+            job,
+            work.request,
+            node=work.node.id,
+            attempt=work.attempt,
+            pool=work.pool,
+            difficulty=work.node.difficulty,
         ):
             await self._attempt(work, job, headers)
 
@@ -107,7 +106,9 @@ class Worker:
             log.info("node_settled_before")
             return
         context = fitted(work.context, work.question, self._context_tokens)
-        call = node_call(work.model_copy(update={"context": context}))
+        if len(context) < len(work.context):
+            work = work.model_copy(update={"context": context})
+        call = node_call(work)
         stream = self._engines.stream(
             call, key=work.request, avoid=work.avoid_endpoint, headers=headers
         )

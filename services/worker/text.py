@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import Final
 
 from proto.messages import FinishReason, NodeSpec
-from services.worker.headings import heading, others
+from services.worker.headings import Heading, heading, others
 
 _SENTENCE_END: Final = re.compile(r"(?:[.!?…؟।]+[\"'”’»)\]*_]*(?=\s|$))|[。！？]+[”’」』）]*")
 _LIST_LINE: Final = re.compile(r"^[ \t]*(?:[-*+•]|\d+[.)])[ \t]*\S[^\n]*(?=\n)", re.MULTILINE)
@@ -40,7 +41,8 @@ class TextFilter:
 
     def __init__(self, node: NodeSpec | None = None, skeleton: Sequence[str] = ()) -> None:
         self._own = heading(node.id, node.summary) if node and node.summary else None
-        self._others = others(skeleton, node.id) if node else ()
+        self._node = node
+        self._skeleton = skeleton
         self._head: str | None = ""  # None once it is decided
         self._line: str | None = None  # a line that may become another part's heading
         self._over = False
@@ -60,11 +62,18 @@ class TextFilter:
         code fence is closed; else a text that was cut off by its length ends with its last
         whole sentence, list line, table row or code block, if there is one.
         """
-        rest = "" if self._is_others(f"{self._line}\n") else self._line or ""
+        rest = self._line or ""
+        if rest and self._is_others(f"{rest}\n"):
+            rest = ""
         text = ("".join(self._shown) + (self._head or "") + self._held + rest).strip()
         if marker := _open_fence(text):
             return f"{text}\n{marker}"
         return _whole_sentences(text) if reason == "length" and not self._over else text
+
+    @cached_property
+    def _others(self) -> tuple[Heading, ...]:
+        """The headings of other parts; a text of one line has no use for them."""
+        return others(self._skeleton, self._node.id) if self._node else ()
 
     def _decided(self, piece: str) -> str:
         for place, char in enumerate(piece):
@@ -121,6 +130,8 @@ def _lines(text: str) -> list[str]:
 
 def _fences(text: str) -> Iterator[tuple[int, int, str]]:
     """Yield start, end and marker of each code block; an open one ends beyond the text."""
+    if "```" not in text and "~~~" not in text:
+        return
     opened: re.Match[str] | None = None
     for fence in _FENCE.finditer(text):
         if opened is None:

@@ -95,7 +95,7 @@ MUTATIONS: Final = (
     Mutation(
         name="first fact wins",
         path="services/runtime/publisher.py",
-        old='marked[Header.EXPECTED_LAST_SUBJECT_SEQUENCE.value] = "0"',
+        old='marked[_EXPECTED_LAST] = "0"',
         new="pass",
         argv=("--only", f"{_KILLS},freeze_worker,freeze_planner", "--faults-per-minute", "60"),
         expected=("fact said twice", "ended twice"),
@@ -103,8 +103,8 @@ MUTATIONS: Final = (
     Mutation(
         name="ack after effect (assembler)",
         path="services/assembler/partition.py",
-        old="            keep = await self._take(delivery, fact)\n",
-        new="            await delivery.ack(); keep = await self._take(delivery, fact)\n",
+        old="        event = Event(delivery, fact)\n",
+        new="        event = Event(delivery, fact); delivery.ack_soon()\n",
         # What waits in a dead assembler's memory only is a retry in its backoff.
         argv=(
             *("--only", "kill_assembler,engine_pool_error", "--backoff-s", "1.5"),
