@@ -125,6 +125,8 @@ class Graph:
     _superfluous: set[int] = field(default_factory=set)
     _lines: tuple[str, ...] | None = None
     _buried: set[int] = field(default_factory=set)
+    _left_tokens: float | None = None
+    _paths: dict[int, float] | None = None  # of nodes, once asked for
 
     def fold(self, fact: Fact, stored_at: float) -> bool:
         """Take `fact` in; return False if its place was taken already."""
@@ -132,9 +134,11 @@ class Graph:
         if key in self.stored_at:
             return False
         self.stored_at[key] = stored_at
+        self._left_tokens = None
         match fact:
             case RequestAccepted():
                 self.accepted = fact
+                self._paths = None  # a limit of the client's shortens them
                 self._candidates.extend(self.planned)
                 self._candidates.append(DIRECT_NODE)
             case NodePlanned():
@@ -160,7 +164,7 @@ class Graph:
     def _fold_planned(self, fact: NodePlanned) -> None:
         node = fact.node
         self.planned[node.id] = fact
-        self._lines = None
+        self._lines = self._paths = None
         self._note_whole(node.id)
         missing = [need for need in set(node.needs) if need not in self.decoded]
         self._missing[node.id] = len(missing)
@@ -204,19 +208,22 @@ class Graph:
     @property
     def left_tokens(self) -> float:
         """Expected tokens of the nodes that are known and not done."""
-        if self.answer_nodes == (DIRECT_NODE,):
-            return self._expected(DIRECT_NODE)
-        left = self.planned.keys() - self.decoded.keys()
-        return sum(self._expected(node) for node in left)
+        if self._left_tokens is None:
+            if self.answer_nodes == (DIRECT_NODE,):
+                left = [DIRECT_NODE]
+            else:
+                left = [node for node in self.planned if node not in self.decoded]
+            self._left_tokens = sum(self._expected(node) for node in left)
+        return self._left_tokens
 
     def path_tokens(self, node: int) -> float:
         """Expected tokens from `node` down the longest path of those that need it."""
-        longest: dict[int, float] = {}
-        later = [one for one in self.planned if one > node] if node != DIRECT_NODE else []
-        for one in [*sorted(later, reverse=True), node]:
-            below = (longest[other] for other in self._dependants.get(one, ()))
-            longest[one] = self._expected(one) + max(below, default=0.0)
-        return longest[node]
+        if self._paths is None:
+            self._paths = {}
+            for one in sorted(self.planned, reverse=True):
+                below = [self._paths[other] for other in self._dependants.get(one, ())]
+                self._paths[one] = self._expected(one) + max(below, default=0.0)
+        return self._paths.get(node) or self._expected(node)
 
     def _expected(self, node: int) -> float:
         spec = self.spec(node) if node != DIRECT_NODE else None

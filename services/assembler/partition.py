@@ -291,7 +291,7 @@ class Partition:
             if new and isinstance(fact, AnswerAssembled | SkeletonDrafted | RequestFailed):
                 report_end(fact, delivery, graph)
             self._clock.saw(delivery.stored_at)
-            open_request.headers = delivery.trace or open_request.headers
+            open_request.headers = open_request.headers or delivery.trace
             before = len(open_request.effects) if new else 0
             self._bury(open_request, fact)
             self._follow_up(open_request)

@@ -50,24 +50,32 @@ class Releases:
 
     def ready(self, graph: Graph, nodes: Sequence[int], start: Callable[[Release], None]) -> None:
         """Take in the nodes of a request that have become ready."""
-        for node in nodes:
-            self._ready(graph, node, start, alone=len(nodes) == 1)
+        for pool in {graph.pool(node) for node in nodes}:
+            of_pool = [node for node in nodes if graph.pool(node) is pool]
+            self._retry(graph, [node for node in of_pool if graph.attempt(node) > 1], pool, start)
+            first = [node for node in of_pool if graph.attempt(node) == 1]
+            self._ready([Held(graph, node, pool, _now_s(), start) for node in first], pool)
         self.hand_over()
 
-    def _ready(
-        self, graph: Graph, node: int, start: Callable[[Release], None], *, alone: bool
+    def _retry(
+        self, graph: Graph, nodes: Sequence[int], pool: Pool, start: Callable[[Release], None]
     ) -> None:
-        """Hold a node that has become ready; one that is tried again has waited already."""
-        pool = graph.pool(node)
-        if graph.attempt(node) == 1:
-            held = Held(graph, node, pool, _now_s(), start)
-            if alone and self._schedule.passes(held, self._others(pool)):
+        """Hand nodes over that are tried again: they have waited already."""
+        for node in nodes:
+            if release := graph.release(node):
+                self._schedule.released(graph, node, pool)
+                start(release)
+
+    def _ready(self, ready: Sequence[Held], pool: Pool) -> None:
+        """Start nodes that have become ready if all of them find room, else hold them."""
+        if not ready:
+            return
+        if self._schedule.passes(ready, pool, self._others(pool)):
+            for held in ready:
                 self._start(held)
-            else:
+        else:
+            for held in ready:
                 self._schedule.hold(held)
-        elif release := graph.release(node):
-            self._schedule.released(graph, node, pool)
-            start(release)
 
     def found(self, graph: Graph) -> None:
         """Note the nodes of a request that an earlier owner has released."""

@@ -13,7 +13,7 @@ import heapq
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -145,20 +145,22 @@ class Schedule:
             taken.append(held)
         return taken
 
-    def passes(self, held: Held, others: PoolLoad) -> bool:
-        """Whether a node that alone has become ready goes at once; it counts as released then.
+    def passes(self, ready: Sequence[Held], pool: Pool, others: PoolLoad) -> bool:
+        """Whether nodes that have become ready all go to `pool` at once; they are released then.
 
-        As `hold` and `take`, where nobody waits before it: then there is nothing to rank.
+        As `hold` and `take`, where nobody waits before them: then there is nothing to rank.
         """
-        lane = self._lanes[held.pool]
+        lane = self._lanes[pool]
         if lane.held:
             return False
-        lane.held = 1  # it has its share of the room
-        room = self._room(held.pool, others)
+        lane.held = len(ready)  # they have their share of the room
+        room = self._room(pool, others)
         lane.held = 0
-        if room > 0:
-            self.released(held.graph, held.node, held.pool)
-        return room > 0
+        if room < len(ready):
+            return False
+        for held in ready:
+            self.released(held.graph, held.node, pool)
+        return True
 
     def holds(self, pool: Pool) -> bool:
         """Whether any node is held for `pool`."""

@@ -10,6 +10,7 @@ is not all there yet, are left to nats-py's parser.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 import structlog
 from nats.aio.client import Client
@@ -20,6 +21,8 @@ from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 from services.runtime.wire import message_at
 
 log = structlog.get_logger()
+
+_NO_STATUS: Final = b"NATS/1.0\r\n"
 
 
 class DirectParser(Parser):
@@ -66,13 +69,18 @@ class DirectClient(Client):
         return True
 
     async def _process_msg(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None
     ) -> None:
+        headers = headers or b""
         on_message = self._direct.get(sid)
         if on_message is None or sid not in self._subs:
             await super()._process_msg(sid, subject, reply, data, headers)
             return
-        told = await self._process_headers(headers) if headers else None
+        told: dict[str, str] | None = None
+        if headers.startswith(_NO_STATUS):
+            told = self._parse_header_lines(headers[len(_NO_STATUS) :])
+        elif headers:
+            told = await self._process_headers(headers)
         try:
             on_message(self._build_message(sid, subject, reply, data, told))
         except Exception as error:

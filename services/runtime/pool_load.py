@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -60,12 +61,15 @@ class LoadBoard:
     def __init__(self) -> None:
         self._words: dict[tuple[Pool, str], tuple[float, LoadAnnounced]] = {}
         self._blind_until: dict[Pool, float] = {}
+        #: By pool and who is left out: until when it holds if nothing is heard, and the load.
+        self._known: dict[tuple[Pool, str], tuple[float, PoolLoad]] = {}
 
     def heard(self, word: LoadAnnounced, now_s: float) -> None:
         """Take a word in."""
         key = (word.pool, word.source)
         if key in self._words or len(self._words) < MAX_SOURCES:
             self._words[key] = (now_s, word)
+            self._known.clear()
 
     def worked(self, pool: Pool, worker: str, now_s: float) -> None:
         """Note a worker's result: if it tells of no slots, there are more than one hears of.
@@ -75,9 +79,17 @@ class LoadBoard:
         known = self._words.get((pool, worker))
         if known is None or now_s - known[0] > EXPIRES_S:
             self._blind_until[pool] = now_s + BLIND_S
+            self._known.clear()
 
     def load(self, pool: Pool, now_s: float, *, without: str = "") -> PoolLoad:
         """Return the pool's load, leaving out what the process `without` says."""
+        until_s, load = self._known.get((pool, without), (-math.inf, None))
+        if load is None or now_s >= until_s:
+            load = self._sum(pool, now_s, without)
+            self._known[pool, without] = (self._changes_at(pool, now_s), load)
+        return load
+
+    def _sum(self, pool: Pool, now_s: float, without: str) -> PoolLoad:
         self._expire(now_s)
         words = [word for (of, source), (_, word) in self._words.items() if of == pool]
         slots = sum(word.slots for word in words)
@@ -89,8 +101,15 @@ class LoadBoard:
             held=sum(word.held for word in others),
         )
 
+    def _changes_at(self, pool: Pool, now_s: float) -> float:
+        """Return when the load of a pool changes if nothing is heard."""
+        times = [at_s + EXPIRES_S for at_s, _ in self._words.values()]
+        if (blind_until := self._blind_until.get(pool, 0.0)) > now_s:
+            times.append(blind_until)
+        return min(times, default=math.inf)
+
     def _expire(self, now_s: float) -> None:
-        old = [key for key, (at_s, _) in self._words.items() if now_s - at_s > EXPIRES_S]
+        old = [key for key, (at_s, _) in self._words.items() if now_s - at_s >= EXPIRES_S]
         for key in old:
             del self._words[key]
 

@@ -11,6 +11,8 @@ repeated them word for word).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -103,18 +105,27 @@ def _part(work: DecodeNode) -> tuple[ChatMessage, ...]:
 
 def _shared(work: DecodeNode) -> str:
     question = f"{as_text(work.context)}Question: {work.question}\n\n"
-    if not work.skeleton:
-        return question
-    return question + "\n".join(["Parts of the answer:", *_titles(work.skeleton)]) + "\n\n"
+    return question + _plan(work.skeleton).told if work.skeleton else question
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A plan as nodes are told it; the same for all nodes of a request, many of which run at once.
+
+    Args:
+        told: number and summary of each line: what else it says is not the writer's.
+        titles: the same, each by what it begins with: its number.
+    """
+
+    told: str
+    titles: Mapping[str, str]
 
 
 @lru_cache(maxsize=64)
-def _titles(skeleton: tuple[str, ...]) -> tuple[str, ...]:
-    """Return number and summary of each line of a plan: what else it says is not the writer's.
-
-    The same for all nodes of a request, of which many run at once.
-    """
-    return tuple(line.partition("|")[0].strip() for line in skeleton)
+def _plan(skeleton: tuple[str, ...]) -> _Plan:
+    titles = [line.partition("|")[0].strip() for line in skeleton]
+    told = "\n".join(["Parts of the answer:", *titles]) + "\n\n"
+    return _Plan(told, {title.partition(".")[0]: title for title in titles})
 
 
 def _instruction(part: NodeSpec | NodeText) -> str:
@@ -134,9 +145,8 @@ def _stops(work: DecodeNode) -> tuple[str, ...]:
     """Return where the engine is to stop: at the instruction for another part, or its line."""
     if work.node.id == DIRECT_NODE:
         return ()
-    number = f"{work.node.id + 1}."
-    following = [f"\n{title}" for title in _titles(work.skeleton) if title.startswith(number)]
-    return (*_STOP, *following)
+    following = _plan(work.skeleton).titles.get(str(work.node.id + 1))
+    return (*_STOP, f"\n{following}") if following else _STOP
 
 
 def _sampled(messages: tuple[ChatMessage, ...], work: DecodeNode) -> ChatCall:
