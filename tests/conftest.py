@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from services.runtime.connection import Connection
+from services.runtime.credentials import Access
 from services.runtime.facts import EventLog
 from services.runtime.publisher import DurablePublisher
 from services.runtime.streams import StreamLimits, provision
@@ -64,9 +65,10 @@ async def open_runtime(
     stack: AsyncExitStack,
     server: NatsServer,
     change: Callable[[StreamLimits], StreamLimits] = lambda limits: limits,
+    access: Access | None = None,
 ) -> Runtime:
     """Connect, provision, and open a publisher; `stack` closes it all."""
-    connection = Connection([server.url], name="test")
+    connection = Connection([server.url], name="test", access=access)
     await connection.open(timeout_s=5)
     stack.push_async_callback(connection.close)
     limits = change(StreamLimits(partitions=PARTITIONS, ack_wait_s=ACK_WAIT_S))

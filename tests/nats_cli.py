@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import ssl
 
 import nats
 import orjson
@@ -54,9 +55,18 @@ async def _services(connection: Client, _: argparse.Namespace) -> None:
     await asyncio.sleep(0.3)  # as the protocol has it: whoever answers until then is there
 
 
+def _tls() -> ssl.SSLContext | None:
+    if "NATS_CA" not in os.environ:
+        return None
+    context = ssl.create_default_context(cafile=os.environ["NATS_CA"])
+    context.load_cert_chain(os.environ["NATS_CERT"], os.environ["NATS_KEY"])
+    return context
+
+
 async def _main() -> None:
     asked = _arguments()
-    connection = await nats.connect(os.environ["NATS_URL"])
+    creds = os.environ.get("NATS_CREDS")
+    connection = await nats.connect(os.environ["NATS_URL"], user_credentials=creds, tls=_tls())
     act = {"request": _request, "sub": _sub, "micro": _services}[asked.command]
     await act(connection, asked)
     await connection.close()

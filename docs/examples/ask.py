@@ -2,18 +2,16 @@
 
 import asyncio
 import json
-import os
-import secrets
 import sys
 
-import nats
 import nats.errors
+from connecting import connect, new_id
 
 
 async def ask(question: str) -> str:
     """Return the answer to `question`."""
-    connection = await nats.connect(os.environ.get("SKELGRAPH_NATS_URL", "nats://127.0.0.1:4222"))
-    asked = {"request": secrets.token_hex(8), "question": question, "wait_s": 20}
+    connection = await connect()
+    asked = {"request": new_id(), "question": question, "wait_s": 20}
     while True:
         try:
             reply = await connection.request(

@@ -2,15 +2,14 @@
 
 import asyncio
 import json
-import os
 import sys
 
-import nats
+from connecting import connect
 
 
 async def cancel(question: str) -> None:
     """Print the id, what the cancel came to, and the end."""
-    connection = await nats.connect(os.environ.get("SKELGRAPH_NATS_URL", "nats://127.0.0.1:4222"))
+    connection = await connect()
 
     async def call(subject: str, **body: object) -> dict[str, str]:
         reply = await connection.request(subject, json.dumps(body).encode(), timeout=30)

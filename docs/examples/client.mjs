@@ -1,12 +1,24 @@
 // Asks, follows, cancels and looks who answers: node client.mjs QUESTION
-import { connect } from "@nats-io/transport-node";
+import { connect, credsAuthenticator } from "@nats-io/transport-node";
 import { jetstream } from "@nats-io/jetstream";
 import { Svcm } from "@nats-io/services";
 import { randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
 
 const question = process.argv[2];
+const {
+  SKELGRAPH_NATS_URL: servers = "nats://127.0.0.1:4222",
+  SKELGRAPH_NATS_CREDS: credentials,
+  SKELGRAPH_NATS_CA: caFile,
+  SKELGRAPH_NATS_CERT: certFile,
+  SKELGRAPH_NATS_KEY: keyFile,
+  SKELGRAPH_ID_PREFIX: tenant = "", // "@acme."
+} = process.env;
 const connection = await connect({
-  servers: process.env.SKELGRAPH_NATS_URL ?? "nats://127.0.0.1:4222",
+  servers,
+  ...(credentials && { authenticator: credsAuthenticator(readFileSync(credentials)) }),
+  // An address has no TLS server name: without `host`, Node would look for "localhost".
+  ...(caFile && { tls: { caFile, certFile, keyFile, host: new URL(servers).hostname } }),
 });
 
 async function call(subject, body = {}) {
@@ -16,22 +28,28 @@ async function call(subject, body = {}) {
   return reply.json();
 }
 
-// Who answers.
-for await (const service of await new Svcm(connection).client().info()) {
-  const names = service.endpoints.map((endpoint) => endpoint.name);
-  console.log(service.name, service.version, [...new Set(names)].join(" "));
-}
+// Who answers. (A tenant is not told.)
+if (!tenant)
+  for await (const service of await new Svcm(connection).client().info()) {
+    const names = service.endpoints.map((endpoint) => endpoint.name);
+    console.log(service.name, service.version, [...new Set(names)].join(" "));
+  }
 
 // Store a request, and follow its facts to the end.
-const request = randomBytes(8).toString("hex");
+const request = tenant + randomBytes(8).toString("hex");
+const said = connection.subscribe(`skelgraph.v1.fact.*.${request}.>`);
 await call("skelgraph.v1.submit", { request, question, mode: "sgd" });
-const consumer = await jetstream(connection).consumers.get("SKELGRAPH_EVENTS", {
-  filter_subjects: [`skelgraph.v1.event.*.${request}.>`],
-});
-for await (const message of await consumer.consume()) {
+for await (const message of tenant ? said : await stored(request)) {
   const fact = message.json();
-  console.log(message.seq, fact.type);
+  console.log(message.seq ?? message.headers.get("Nats-Sequence"), fact.type);
   if (["AnswerAssembled", "SkeletonDrafted", "RequestFailed"].includes(fact.type)) break;
+}
+
+async function stored(request) {
+  const consumer = await jetstream(connection).consumers.get("SKELGRAPH_EVENTS", {
+    filter_subjects: [`skelgraph.v1.event.*.${request}.>`],
+  });
+  return consumer.consume();
 }
 
 // The same request again is the same answer.

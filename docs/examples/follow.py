@@ -2,13 +2,12 @@
 
 import asyncio
 import json
-import os
 import secrets
 import sys
 
-import nats
 import nats.errors
 import nats.js.errors
+from connecting import connect, new_id
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
@@ -48,7 +47,7 @@ class Live:
 
 async def follow(question: str, request: str) -> None:
     """Print each fact of a request with its position, then the answer."""
-    connection = await nats.connect(os.environ.get("SKELGRAPH_NATS_URL", "nats://127.0.0.1:4222"))
+    connection = await connect()
     stream, live = connection.jetstream(), Live()
     await connection.subscribe(f"skelgraph.v1.live.{request}.*", cb=live.heard)
     facts = await stream.subscribe(f"skelgraph.v1.event.*.{request}.>", ordered_consumer=True)
@@ -66,4 +65,4 @@ async def follow(question: str, request: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(follow(sys.argv[1], sys.argv[2] if sys.argv[2:] else secrets.token_hex(8)))
+    asyncio.run(follow(sys.argv[1], sys.argv[2] if sys.argv[2:] else new_id()))

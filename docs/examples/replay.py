@@ -2,16 +2,15 @@
 
 import asyncio
 import json
-import os
 import sys
 
-import nats
+from connecting import connect
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
 
 async def replay(request: str, after: int) -> None:
     """Print the facts of `request` that stand after position `after`; 0 is from the first."""
-    connection = await nats.connect(os.environ.get("SKELGRAPH_NATS_URL", "nats://127.0.0.1:4222"))
+    connection = await connect()
     since = ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1)
     facts = await connection.jetstream().subscribe(
         f"skelgraph.v1.event.*.{request}.>", ordered_consumer=True, config=since
