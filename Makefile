@@ -44,8 +44,8 @@ schemas-check: $(VENV)/.dev ## fail if what is generated is not what the code sa
 bench: $(VENV)/.local ## the benchmark; ARGS="..." for its options
 	@$(py) -m bench.questions $(ARGS)
 
-audit: $(VENV)-audit/.done ## known holes in what is locked; where the service does not answer it says so
-	@$(VENV)-audit/bin/python requirements/audit.py
+audit: $(VENV)/.dev ## known holes in what is locked; where nobody answers it says so and goes on
+	@$(py) requirements/audit.py $(VENV)-audit
 
 peers: $(VENV)-peers/.done ## the environment of `python -m bench.overhead.peers` (about 400 MB)
 
