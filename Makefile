@@ -9,7 +9,7 @@ py := $(bin)/python
 pip := $(py) -m pip --disable-pip-version-check --no-input install --quiet --require-hashes
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test test-all lint types schemas schemas-check bench peers k8s-check image sbom lock fuzz clean audit
+.PHONY: help demo up test test-all lint types schemas schemas-check bench peers k8s-check image sbom lock fuzz clean audit examples
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,11 +22,14 @@ up: $(VENV)/.local ## start everything and keep it running
 
 # Files of tests at once: most tests wait for services rather than for a core.
 TEST_PROCESSES ?= 2
-test: $(VENV)/.dev ## all tests but the long ones
+test: $(VENV)/.dev examples ## all tests but the long ones
 	@$(py) -m pytest -m "not long" -n $(TEST_PROCESSES) --dist loadfile
 
-test-all: $(VENV)/.dev ## all tests, one at a time
+test-all: $(VENV)/.dev examples ## all tests, one at a time
 	@$(py) -m pytest
+
+examples: ## what the JavaScript example of docs/integrate.md needs, where there are node and npm
+	@docs/examples/install.sh
 
 lint: $(VENV)/.dev ## style and format
 	@$(bin)/ruff check
@@ -83,7 +86,7 @@ fuzz: $(VENV)-fuzz/.done ## search for bytes that break what reads bytes from ou
 	done
 
 clean: ## remove the environment and caches
-	@rm -rf $(VENV) $(VENV)-fuzz $(VENV)-sbom $(VENV)-peers $(VENV)-audit .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	@rm -rf docs/examples/node_modules $(VENV) $(VENV)-fuzz $(VENV)-sbom $(VENV)-peers $(VENV)-audit .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(py):
