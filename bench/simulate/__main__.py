@@ -14,6 +14,7 @@ from typing import Final
 from bench.simulate import real
 from bench.simulate.figures import Figures, figures
 from bench.simulate.policies import DIRECT, POLICIES, Policy
+from bench.simulate.recorded import read_recording
 from bench.simulate.study import (
     FLOOD,
     SCENARIOS,
@@ -24,7 +25,7 @@ from bench.simulate.study import (
     table,
     with_small_cards,
 )
-from bench.simulate.work import Question, drawn, read_recording
+from bench.simulate.work import Question, drawn
 from bench.simulate.world import Deployment
 from bench.simulated_engine.profiles import PROFILES
 from services.runtime import logs
@@ -40,7 +41,11 @@ def parser() -> argparse.ArgumentParser:
         description="Scheduling policies side by side in a discrete-event simulation.",
     )
     add = found.add_argument
-    add("--recording", type=Path, help="JSONL of plans and lengths; drawn ones if not given")
+    add(
+        "--recording",
+        type=Path,
+        help="of the evaluation: plans and lengths of real runs; else drawn",
+    )
     add("--large", choices=sorted(PROFILES), default="llama-70b-4xa100")
     add("--small", choices=sorted(PROFILES), default="llama-8b-1xa100")
     add("--endpoints", type=int, nargs=2, default=(4, 4), metavar=("LARGE", "SMALL"))

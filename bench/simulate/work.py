@@ -1,17 +1,10 @@
-"""What is asked in a simulation: plans and lengths, drawn or recorded, and when they come; pure.
-
-A recording is a JSONL file, one question a line:
-`{"id": "1", "shape": "graph", "direct_tokens": 420, "nodes": [{"id": 1, "needs": [],
-"difficulty": "easy", "line_tokens": 11, "tokens": 92}, …]}`; `shape` is the gate's word.
-"""
+"""What is asked in a simulation: plans and lengths, and when they come; pure."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 from typing import Final, Literal
 
@@ -91,22 +84,6 @@ def drawn(random: Random, count: int) -> list[Question]:
     return [_drawn(random, number) for number in range(count)]
 
 
-def read_recording(path: Path) -> list[Question]:
-    """Return the questions of a recording.
-
-    Raises:
-        ValueError: a line is not such an object.
-        OSError: the file cannot be read.
-    """
-    found = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
-        try:
-            found.append(_recorded(json.loads(line)))
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}, line {number}: {error!r}") from None
-    return found
-
-
 def arrivals(
     random: Random,
     questions: Sequence[Question],
@@ -184,28 +161,3 @@ def _node(random: Random, shape: Shape, before: Sequence[PlannedNode]) -> Planne
 
 def _length(random: Random, median: float, spread: float, most: int) -> int:
     return max(8, min(most, round(median * math.exp(spread * random.gauss(0.0, 1.0)))))
-
-
-def _recorded(line: dict[str, object]) -> Question:
-    shape, nodes = line["shape"], line["nodes"]
-    if shape not in ("direct", "list", "graph") or not isinstance(nodes, list):
-        raise ValueError("shape or nodes")
-    return Question(
-        name=str(line["id"]),
-        shape=shape,
-        nodes=tuple(_recorded_node(node) for node in nodes),
-        direct_tokens=int(str(line["direct_tokens"])),
-    )
-
-
-def _recorded_node(node: dict[str, object]) -> PlannedNode:
-    needs = node["needs"]
-    if not isinstance(needs, list):
-        raise ValueError("needs")  # noqa: TRY004  # told as one kind with the other faults
-    return PlannedNode(
-        id=int(str(node["id"])),
-        needs=tuple(int(need) for need in needs),
-        easy=node["difficulty"] == "easy",
-        line_tokens=int(str(node["line_tokens"])),
-        tokens=int(str(node["tokens"])),
-    )

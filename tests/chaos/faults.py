@@ -84,6 +84,9 @@ class Injector:
         if what == "scale":
             spare = [one for one in self._stack.services if one.alive == (whom == "down")]
             return _choice(rng, [one for one in spare if not one.busy and not one.veteran])
+        if what == "join":
+            spare = [one for one in self._stack.services if one.role == whom and not one.alive]
+            return _choice(rng, [one for one in spare if not one.busy])
         role = "engine" if what == "engine" else whom
         found = [one for one in self._stack.members if one.role.split("-")[0] == role]
         if role == "nats" and any(one.busy for one in found):
@@ -141,6 +144,7 @@ class Injector:
             "term": self._term,
             "freeze": self._freeze,
             "scale": self._scale,
+            "join": self._join,
             "engine": self._misbehave,
         }
         await does[what](kind, target, rng)
@@ -167,6 +171,13 @@ class Injector:
         elif not target.alive:
             target.launch()
             await target.child.ready()
+
+    async def _join(self, _: str, target: Member, rng: Random) -> None:
+        """One more, for long enough to be given its share, and then to give it back."""
+        target.launch()
+        await target.child.ready()
+        await asyncio.sleep(rng.uniform(4, 10))
+        await target.terminate()
 
     async def _misbehave(self, kind: str, target: Member, rng: Random) -> None:
         mode = kind.removeprefix("engine_")

@@ -20,6 +20,7 @@ WEIGHTS: Final[dict[str, int]] = {
     "freeze_worker": 3,
     "scale_down": 1,
     "scale_up": 2,
+    "join_assembler": 3,
     "kill_nats": 2,
     "freeze_nats": 1,
     "kill_nats_leader": 2,

@@ -22,7 +22,6 @@ from skelgraph.local.engine import EngineOptions
 from skelgraph.local.models import ensure_model
 from skelgraph.local.nats import NatsServer
 from skelgraph.local.process import Child, ProcessSpec
-from tests.chaos.kinds import kinds
 from tests.chaos.options import Options
 
 PARTITIONS: Final = 4
@@ -213,9 +212,7 @@ class Stack:
             ready_path="/readyz",
             ready_timeout_s=60,
         )
-        # An assembler that never dies would soon own every partition, were they not taken away.
-        spared = number == 1 and (role != "assembler" or "unpin_partition" in kinds(self.options))
-        return Member(name, role, self._child(spec), veteran=spared)
+        return Member(name, role, self._child(spec), veteran=number == 1)
 
     def _child(self, spec: ProcessSpec) -> Child:
         return Child(spec, self.folder / "logs" / f"{spec.name}.log")
@@ -231,6 +228,7 @@ class Stack:
             "partitions": PARTITIONS,
             "ack_wait_s": self.options.ack_wait_s,
             "drain_s": 5,
+            "rebalance_after_s": 1,
             "backoff_s": self.options.backoff_s,
             "slots": 1 if real else 8 if name.startswith("planner") else 4,
             "connect_timeout_s": 1,

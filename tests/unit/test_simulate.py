@@ -10,7 +10,8 @@ from random import Random
 
 import pytest
 
-from bench.simulate import real, study, work
+from bench.evaluate.replay import Length, Part, Replay
+from bench.simulate import real, recorded, study, work
 from bench.simulate.figures import Answered, figures, quantile, spread
 from bench.simulate.policies import DIRECT, POLICIES, Policy
 from bench.simulate.work import Arrival, PlannedNode, Question
@@ -111,16 +112,50 @@ def test_drawn_questions_are_plans_that_can_be_run() -> None:
         assert question.direct_tokens > 0
 
 
-def test_a_recording_is_read_and_a_bad_line_named(tmp_path: Path) -> None:
+def replayed(method: str, lengths: list[int], *lines: str) -> Replay:
+    """A question of which each line of the plan has ten tokens, and its word one."""
+    parts = [Part(text=line, tokens=10 if "|" in line else 1) for line in lines]
+    first = 1 if len(lengths) > 1 else 0
+    nodes = [Length(node=id_, tokens=n, finish="stop") for id_, n in enumerate(lengths, first)]
+    return Replay(
+        question="7", category="", question_tokens=9, method=method, plan=tuple(parts),
+        nodes=tuple(nodes),
+    )  # fmt: skip
+
+
+LISTED = ("graph\n", "1. Sun | easy short\n", "2. Moon | hard long needs 1\n", "end")
+
+
+def test_recorded_questions_have_the_gates_word_and_the_lengths_that_were_written() -> None:
+    answered, gate = replayed("direct", [300]), replayed("auto", [40, 70], *LISTED)
+    forced = replayed("sgd", [55, 99], *LISTED)
+    (question,) = recorded.questions([answered, gate, forced])
+    assert question.direct_tokens == 301  # the one that ends it is generated too
+    assert question.shape == "graph"
+    assert question.nodes == (
+        PlannedNode(1, (), easy=True, line_tokens=10, tokens=56),
+        PlannedNode(2, (1,), easy=False, line_tokens=10, tokens=100),
+    )
+    (planned,) = recorded.questions([answered, gate])
+    assert [node.tokens for node in planned.nodes] == [41, 71]
+    (alone,) = recorded.questions([answered, replayed("auto", [300], "fact"), forced])
+    assert (alone.shape, alone.nodes) == ("direct", ())
+    assert recorded.questions([gate, forced]) == []
+
+
+def test_the_committed_recordings_can_be_simulated() -> None:
+    for path in Path("bench/evaluate/recorded").glob("*.jsonl"):
+        questions = recorded.read_recording(path)
+        coming = [Arrival(0.0, "", question) for question in questions]
+        assert len(questions) >= 10
+        assert all(taken(one) > 0 for one in World(SMALL, POLICIES[-1], coming).run())
+
+
+def test_a_bad_line_of_a_recording_is_named(tmp_path: Path) -> None:
     file = tmp_path / "plans.jsonl"
-    node = '{"id": 1, "needs": [], "difficulty": "easy", "line_tokens": 9, "tokens": 70}'
-    good = f'{{"id": "7", "shape": "list", "direct_tokens": 300, "nodes": [{node}]}}\n'
-    file.write_text(good)
-    (question,) = work.read_recording(file)
-    assert question.nodes == (PlannedNode(1, (), easy=True, line_tokens=9, tokens=70),)
-    file.write_text(good + '{"id": "8"}\n')
-    with pytest.raises(ValueError, match="line 2"):
-        work.read_recording(file)
+    file.write_text(replayed("direct", [3]).model_dump_json() + '\n{"question": 8}\n')
+    with pytest.raises(ValueError, match="line 2: question"):
+        recorded.read_recording(file)
 
 
 def test_figures_leave_out_the_edges_and_tell_tenants_apart() -> None:
