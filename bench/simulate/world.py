@@ -160,6 +160,7 @@ class World:
         self._planning = 0
         self._unplanned: list[Asked] = []
         self._planning_of: Counter[str] = Counter()
+        self._turns: dict[str, int] = {}
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._told: dict[EngineSequence, Callable[[int, bool], None]] = {}
@@ -197,8 +198,13 @@ class World:
     def _next_to_plan(self) -> Asked:
         if not self.policy.fair_planning:
             return self._unplanned.pop(0)
-        chosen = min(self._unplanned, key=lambda one: self._planning_of[one.arrival.tenant])
+        turns, planning = self._turns, self._planning_of
+        chosen = min(
+            self._unplanned,
+            key=lambda one: (planning[one.arrival.tenant], turns.get(one.arrival.tenant, 0)),
+        )
         self._unplanned.remove(chosen)
+        turns[chosen.arrival.tenant] = max(turns.values(), default=0) + 1
         return chosen
 
     def _plan(self, asked: Asked) -> None:

@@ -54,7 +54,7 @@ class Held:
     @property
     def rank(self) -> float:
         """By arrival: back for what its request has left, forward for its longest path."""
-        work = self.graph.left_tokens - 2 * self.graph.path_tokens(self.node)
+        work = self.graph.left_tokens / 4 - self.graph.path_tokens(self.node)
         return self.graph.submitted_at + work * TOKEN_S
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import Self
+from typing import Final, Self
 
 from pydantic import Field, model_validator
 
 from proto.messages import PlannerPool
 from proto.names import PLANNER_CONSUMER, Pool, Stream
 from services.planner.admission import Admission, AdmissionLimits
-from services.planner.service import Planner
+from services.planner.service import Planner, owner_of
 from services.planner.writer import PlanWriter
 from services.runtime import tracing
 from services.runtime.clock import ServerClock
@@ -23,13 +23,25 @@ from services.runtime.pools import engine_pool
 from services.runtime.publisher import DurablePublisher
 from services.runtime.settings import EngineSettings
 from services.runtime.stops import Stops
+from services.runtime.surplus import Turns
 from services.runtime.work import MARK_SHARE, WorkLoop
+
+#: A request that has waited here for so long may be another planner's, which has come since.
+KEEP_S: Final = 15.0
 
 
 class PlannerSettings(EngineSettings):
     """Turns each request into a skeleton, line by line."""
 
     slots: int = Field(8, ge=1, le=4096, description="requests planned at once")
+    plan_ahead: int = Field(
+        250,
+        ge=0,
+        le=100_000,
+        description="requests that are kept beyond the slots while many wait, so that their owners"
+        " take turns; of more than these the latest of the owner with the most is refused with"
+        " `busy`. 0: in the order in which they come, whosever they are",
+    )
     max_open_requests: int = Field(
         5000,
         ge=1,
@@ -92,15 +104,18 @@ async def serve(process: Process) -> None:
     await listen(connection, board)
     admission = Admission(partial(read_load, connection), limits)
     await admission.look()
+    planner = Planner(events, writer, stops, admission, partial(loads, board))
+    turns = Turns(settings.plan_ahead, KEEP_S, owner_of, planner.refuse)
     loop = WorkLoop(
         connection,
         Stream.REQUESTS,
         [PLANNER_CONSUMER],
         settings.slots,
-        Planner(events, writer, stops, admission, partial(loads, board)).handle,
+        planner.handle,
         ack_wait_s=settings.ack_wait_s,
         clock=clock,
         kind="request",
+        turns=turns if settings.plan_ahead else None,
     )
     process.spawn(admission.run(loop.hold_back), "look at the load")
     process.serving()

@@ -31,7 +31,7 @@ from proto.messages import (
     SubmitRequest,
 )
 from proto.names import DIRECT_NODE, Pool, check_request_id, request_of, requeued_id, tenant_of
-from services.planner.admission import Admission
+from services.planner.admission import CROWDED_RETRY_S, Admission
 from services.planner.draft import Draft
 from services.planner.saturation import is_saturated
 from services.planner.writer import PlanWriter
@@ -96,7 +96,8 @@ class Planner:
 
     async def _admitted(self, request: str, delivery: Delivery) -> SubmitRequest:
         submitted = decode_request(request, delivery.data)
-        if delivery.times > MAX_DELIVERIES:
+        # To wait is not to be worked on: who waits for long comes again now and then.
+        if delivery.times > MAX_DELIVERIES and await self._events.knows(request):
             raise WorkerLost(f"{delivery.times} deliveries")
         # One that comes again may have been accepted, and then it is never refused; nor is one
         # that an operator requeued: it was accepted once, and its dead letters are gone.
@@ -104,6 +105,13 @@ class Planner:
         if busy and not await self._was_requeued(request, submitted):
             raise busy
         return submitted
+
+    async def refuse(self, delivery: Delivery) -> None:
+        """End the latest request of the owner that has the most of all who wait."""
+        request = request_of(delivery.subject)
+        if _may_name_facts(request):
+            busy = Busy("too many requests of this owner wait", retry_after_s=CROWDED_RETRY_S)
+            await self._turn_away(request, busy, delivery.trace)
 
     async def _was_requeued(self, request: str, submitted: SubmitRequest) -> bool:
         """Whether a request that calls itself requeued is: the old one failed in a node, and ended.
@@ -204,6 +212,14 @@ class Planner:
         tracing.current().fail(error.code)
         await self._events.append(end, headers=headers)
         log.warning("request_refused", code=error.code, error=error.message)
+
+
+def owner_of(delivery: Delivery) -> str:
+    """Return whose a request is; of one that is not valid nobody's."""
+    try:
+        return decode_request(request_of(delivery.subject), delivery.data).owner
+    except (InvalidRequest, RequestTooLarge):
+        return ""
 
 
 def _direct(draft: Draft, **why: object) -> PlanCompleted:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
@@ -20,13 +21,14 @@ from services.runtime import metrics
 from services.runtime.clock import ServerClock
 from services.runtime.connection import Connection
 from services.runtime.pull import ConsumerPull, Delivery
+from services.runtime.surplus import BOUNCE_S, Surplus, Turns, is_ours
 
 log = structlog.get_logger()
 
 #: Marks are sent at this share of the ack wait.
 MARK_SHARE: Final = 1 / 3
-#: A message that came without a free slot is offered again after this long.
-BOUNCE_S: Final = 0.1
+#: Messages that are taken to be refused at once, so that what is behind them comes to light.
+TOO_MANY: Final = 16
 #: After it has stood still a process ignores for so long what had waited for it.
 DEAF_S: Final = 0.2
 #: Deliveries after which a message is taken to kill whoever works on it. Generous, because
@@ -98,6 +100,8 @@ class Job:
         self.delivery = delivery
         self.received_at = received_at
         self.slot_free_since = slot_free_since
+        #: Whose it is, where owners take turns.
+        self.owner = ""
         self._ack_wait_s = ack_wait_s
         self._lapsed = False
 
@@ -125,6 +129,7 @@ class WorkLoop:
         ack_wait_s: the consumers' ack wait.
         clock: NATS's clock, set.
         kind: what a message is (`node`, `request`), for metrics and logs.
+        turns: how owners take turns, if they do.
     """
 
     def __init__(
@@ -138,8 +143,10 @@ class WorkLoop:
         ack_wait_s: float,
         clock: ServerClock,
         kind: str,
+        turns: Turns | None = None,
     ) -> None:
         self._slots = slots
+        self._turns = turns
         self._handler = handler
         self._kind = kind
         self._pulls = [
@@ -155,9 +162,12 @@ class WorkLoop:
         #: The same, by position in the stream.
         self._jobs: dict[int, tuple[asyncio.Task[None], Job]] = {}
         self._naks: set[asyncio.Task[None]] = set()
-        #: What came without a free slot, by position in the stream: its consumer's place, and until
-        #: when it is kept.
-        self._surplus: dict[int, tuple[int, Delivery, asyncio.TimerHandle]] = {}
+        #: What came without a free slot.
+        self._surplus = Surplus(self._no_slot)
+        self._refusing: set[asyncio.Task[None]] = set()
+        self._running_of: Counter[str] = Counter()
+        #: Whether more waited behind the last message that came.
+        self._is_backlog = False
         self._changed = asyncio.Event()
         self._slot_free_since = clock.now()
         self._draining = False
@@ -199,7 +209,7 @@ class WorkLoop:
 
     async def _drain(self, drain_s: float) -> None:
         self._draining = True
-        for _, delivery, _ in list(self._surplus.values()):
+        for delivery in self._surplus.take_all():
             self._no_slot(delivery)
         for pull in self._pulls:
             await pull.stop()
@@ -210,8 +220,8 @@ class WorkLoop:
                 task.cancel()
             if late:
                 await asyncio.wait(late)
-        if self._naks:
-            await asyncio.wait(self._naks)
+        if last := self._naks | self._refusing:
+            await asyncio.wait(last)
 
     async def _fill(self) -> None:
         """Keep as many messages asked for as there are free slots, the urgent ones first."""
@@ -220,7 +230,7 @@ class WorkLoop:
             self._begin_surplus()
             if self._free > 0 and await self._took_urgent():
                 continue
-            free = max(0, self._free - len(self._surplus))
+            free = max(0, self._free + self._ahead - len(self._surplus))
             for pull in self._pulls:
                 pull.want(free)
             await self._changed.wait()
@@ -240,6 +250,7 @@ class WorkLoop:
 
     def _received(self, place: int, delivery: Delivery) -> None:
         self._clock.saw(delivery.stored_at)
+        self._is_backlog = delivery.pending > 0
         if self._is_running(delivery):
             return
         if self._marks.is_late or time.monotonic() < self._deaf_until:
@@ -251,26 +262,47 @@ class WorkLoop:
         else:
             self._begin(delivery)
 
-    def _keep(self, place: int, delivery: Delivery) -> None:
-        """Keep what came for a slot that another consumer's message has, in case one is free soon.
-
-        For no longer than a moment: another worker may have a slot.
+    @property
+    def _ahead(self) -> int:
+        """How many messages are taken beyond the slots: while some wait, as then no slot is free
+        anywhere; and a few more than are kept, so that the queue moves on.
         """
-        self._marks.hold(delivery)
-        due = asyncio.get_running_loop().call_later(BOUNCE_S, self._no_slot, delivery)
-        self._surplus[delivery.stream_seq] = (place, delivery, due)
+        waiting = self._turns and (self._is_backlog or self._surplus) and not self._held_back
+        return self._turns.ahead + TOO_MANY if self._turns and waiting else 0
 
-    def _no_slot(self, delivery: Delivery) -> None:
-        if self._give_up(delivery):
-            self._bounce(delivery)
+    def _keep(self, place: int, delivery: Delivery) -> None:
+        """Keep what came for no slot, in case one is free soon."""
+        self._marks.hold(delivery)
+        turns = self._turns
+        keep_s = turns.keep_s if turns else BOUNCE_S
+        self._surplus.keep(delivery, place, self._owner_of(delivery), keep_s)
+        self._changed.set()
+        if turns and (one := self._surplus.too_many(turns.ahead)):
+            refusing = asyncio.create_task(self._refuse(one, turns), name="refuse")
+            self._refusing.add(refusing)
+            refusing.add_done_callback(self._refusing.discard)
+
+    async def _refuse(self, delivery: Delivery, turns: Turns) -> None:
+        """End a message that is too many; if that fails it comes again."""
+        try:
+            await turns.refuse(delivery)
+            await delivery.ack()
+        except SkelgraphError as error:
+            log.warning("not_refused", kind=self._kind, code=error.code, error=error.message)
+            await delivery.nak(RETRY_S)
+        finally:
+            self._marks.release(delivery)
             self._changed.set()
 
-    def _give_up(self, delivery: Delivery) -> bool:
-        """Keep a message no longer; return whether it is still ours."""
-        _, _, due = self._surplus.pop(delivery.stream_seq)
-        due.cancel()
+    def _owner_of(self, delivery: Delivery) -> str:
+        return self._turns.owner_of(delivery) if self._turns else ""
+
+    def _no_slot(self, delivery: Delivery) -> None:
+        """Give a message back that was kept for long enough."""
         self._marks.release(delivery)
-        return time.monotonic() - delivery.marked_at < self._ack_wait_s
+        if is_ours(delivery, self._ack_wait_s):
+            self._bounce(delivery)
+        self._changed.set()
 
     def _bounce(self, delivery: Delivery, delay_s: float = 0) -> None:
         nak = asyncio.create_task(delivery.nak(delay_s), name="nak")
@@ -278,15 +310,17 @@ class WorkLoop:
         nak.add_done_callback(self._naks.discard)
 
     def _begin_surplus(self) -> None:
-        """Begin what has been kept, the most urgent first."""
-        while self._surplus and self._free > 0:
-            _, delivery, _ = min(self._surplus.values(), key=lambda kept: kept[0])
-            if self._give_up(delivery):
+        """Begin what has been kept, by turns, the most urgent first."""
+        while self._free > 0 and (delivery := self._surplus.next(self._running_of)):
+            self._marks.release(delivery)
+            if is_ours(delivery, self._ack_wait_s):
                 self._begin(delivery)
 
     def _begin(self, delivery: Delivery) -> None:
         received_at = self._clock.now()
         job = Job(delivery, self._ack_wait_s, received_at, self._slot_free_since)
+        job.owner = self._owner_of(delivery)
+        self._running_of[job.owner] += 1
         self._marks.hold(delivery)
         task = asyncio.create_task(self._work(job), name=f"{self._kind} {delivery.subject}")
         self._running[task] = job
@@ -297,8 +331,8 @@ class WorkLoop:
 
     def _is_running(self, delivery: Delivery) -> bool:
         """Whether it is a redelivery of what runs here: NATS was away for an ack wait."""
-        if kept := self._surplus.get(delivery.stream_seq):
-            self._give_up(kept[1])
+        if kept := self._surplus.take(delivery.stream_seq):
+            self._marks.release(kept)
         task, job = self._jobs.get(delivery.stream_seq, (None, None))
         # One that is done has let its message go: what is held for it is held for ever.
         if job is None or task is None or task.done():
@@ -311,8 +345,8 @@ class WorkLoop:
     def _lapsed(self) -> None:
         """Leave what runs to those to whom it has gone while this process stood still."""
         self._deaf_until = time.monotonic() + DEAF_S
-        for _, delivery, _ in list(self._surplus.values()):
-            self._give_up(delivery)
+        for delivery in self._surplus.take_all():
+            self._marks.release(delivery)
         for task, job in self._running.items():
             log.warning("work_lapsed", kind=self._kind, subject=job.delivery.subject)
             job.lapse()
@@ -322,6 +356,7 @@ class WorkLoop:
         if len(self._running) == self._slots:
             self._slot_free_since = self._clock.now()
         job = self._running.pop(task)
+        self._running_of[job.owner] -= 1
         if self._jobs.get(job.delivery.stream_seq) == (task, job):
             del self._jobs[job.delivery.stream_seq]
         self._begin_surplus()
