@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from bench.evaluate.methods import BASELINE
 from bench.evaluate.replay import Replay
-from bench.simulate.work import PlannedNode, Question
+from bench.simulate.work import PlannedNode, Question, Shape
 from services.planner.parser import Planned
 from services.planner.reading import PlanReader
 
@@ -62,7 +62,7 @@ def _question(name: str, of: Mapping[str, Replay], method: str) -> Question | No
         return Question(name, "direct", (), tokens)
     forced = of.get(method)
     nodes = _nodes(forced if forced and not forced.is_direct else gate)
-    shape = "graph" if any(node.needs for node in nodes) else "list"
+    shape: Shape = "graph" if any(node.needs for node in nodes) else "list"
     return Question(name, shape, nodes, tokens)
 
 

@@ -12,7 +12,7 @@ from proto.errors import Busy
 from proto.messages import PlanCompleted, RequestAccepted, RequestFailed
 from tests.conftest import Runtime
 from tests.processes import Services, end_of, facts, submit, until_fact
-from tests.scripted_engine import Finish, Say, ScriptedEngine, Wait
+from tests.scripted_engine import Finish, Say, ScriptedEngine, Step, Wait
 
 PLAN = "list\n1. First point | easy\n2. Second point | hard\n3. Third point | hard\nend"
 #: A plan takes so long.
@@ -27,7 +27,7 @@ async def services(runtime: Runtime, tmp_path: Path) -> AsyncIterator[Services]:
 
 @pytest.fixture
 async def engine() -> AsyncIterator[ScriptedEngine]:
-    script = [Wait(PLAN_S), Say(PLAN), Finish()]
+    script: list[Step] = [Wait(PLAN_S), Say(PLAN), Finish()]
     async with ScriptedEngine(lambda _: script) as engine:
         yield engine
 

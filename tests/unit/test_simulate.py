@@ -13,7 +13,7 @@ import pytest
 from bench.evaluate.replay import Length, Part, Replay
 from bench.simulate import real, recorded, study, work
 from bench.simulate.figures import Answered, figures, quantile, spread
-from bench.simulate.policies import DIRECT, POLICIES, Policy
+from bench.simulate.policies import DIRECT, OURS, POLICIES, Policy, due
 from bench.simulate.work import Arrival, PlannedNode, Question
 from bench.simulate.world import Asked, Deployment, World
 from bench.simulated_engine.profiles import H100, LLAMA_8B, roofline
@@ -89,6 +89,22 @@ def test_no_slot_is_idle_while_a_node_waits(
 
     monkeypatch.setattr(world, "_step", checked)
     world.run()
+
+
+def test_beside_a_flood_another_takes_at_most_twice_what_it_takes_alone() -> None:
+    deployment = Deployment(large_endpoints=1, small_endpoints=1, slots=6, planner_slots=2)
+    questions = work.drawn(Random(5), 60)
+    scenario = study.Scenario(load=3.0, tenants=study.FLOOD, count=60)
+    coming = study.arriving(scenario, questions, 3.0, 1)
+
+    def mean_s(policy: Policy, arrivals: list[Arrival]) -> float:
+        done = World(deployment, policy, arrivals).run()
+        return statistics.fmean(taken(one) for one in done if one.arrival.tenant != "flood")
+
+    light = [one for one in coming if one.tenant != "flood"]
+    assert mean_s(OURS, coming) <= 2 * mean_s(OURS, light)
+    for unfair in (replace(OURS, order=due), replace(OURS, fair_planning=False)):
+        assert mean_s(unfair, coming) > 2 * mean_s(unfair, light)
 
 
 def test_all_policies_meet_the_same_arrivals() -> None:
