@@ -36,7 +36,11 @@ OF_A_CLUSTER: Final = ("nats_", "kube_")
 #: So that everything that may happen does happen within minutes.
 ENV: Final = {"SKELGRAPH_MAX_ATTEMPTS": "3", "SKELGRAPH_MAX_OPEN_REQUESTS": "10"}
 LARGE: Final = ("--profile", "llama-70b-4xh100", "--fault", "cut", "--fault-share", "0.1")
-SMALL: Final = ("--profile", "llama-8b-1xh100", "--fault", "error", "--fault-share", "0.3")
+#: vLLM tells how much of a prompt was in its cache.
+SMALL: Final = (
+    *("--dialect", "vllm", "--profile", "llama-8b-1xh100"),
+    *("--fault", "error", "--fault-share", "0.3"),
+)
 COLUMNS: Final = 3
 #: A label that a series lacks is nothing, as Grafana has it.
 _MISSING: Final = re.compile(r"\{\{\w+\}\}")
@@ -147,6 +151,7 @@ def _draw_panel(axis: Axes, panel: Panel, lines: list[tuple[str, Series]]) -> No
             [value for _, value in series.points],
             label=name,
             linewidth=1.2,
+            clip_on=False,  # a line along the axis is a line, too
         )
     axis.set_ylim(bottom=0)
     axis.set_ylabel({"percentunit": "share", "short": ""}.get(panel.unit, panel.unit), fontsize=7)

@@ -429,8 +429,8 @@ class JointReport(Passed):
 class Timings(Passed):
     """Where the time of a request went.
 
-    `wall_ms = critical_engine_ms + critical_slot_wait_ms + overhead_ms`, along the
-    critical path: the chain of plan and nodes of which each waited for the one before.
+    `wall_ms = critical_engine_ms + critical_slot_wait_ms + critical_retry_ms + overhead_ms`,
+    along the critical path: the chain of plan and nodes of which each waited for the one before.
     """
 
     wall_ms: float = Field(description="from the stored request to the end")
@@ -438,6 +438,9 @@ class Timings(Passed):
     critical_path: tuple[NodeId, ...]
     critical_engine_ms: float = Field(description="engine time on the critical path, plan included")
     critical_slot_wait_ms: float = Field(description="time on it in which all slots were taken")
+    critical_retry_ms: float = Field(
+        0, description="time on it of failed attempts and the pauses after them"
+    )
     overhead_ms: float = Field(description="the rest: queue, services, network")
     sequential_ms: float = Field(description="plan and all nodes, one after another")
     polish_ms: float = Field(0, description="engine time of the last joint, part of the critical")

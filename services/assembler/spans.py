@@ -68,6 +68,7 @@ def _figures(end: AnswerAssembled) -> dict[str, Attribute]:
         "skelgraph.critical_path": [str(node) for node in timings.critical_path],
         "skelgraph.critical_engine_ms": timings.critical_engine_ms,
         "skelgraph.critical_slot_wait_ms": timings.critical_slot_wait_ms,
+        "skelgraph.critical_retry_ms": timings.critical_retry_ms,
         "skelgraph.overhead_ms": timings.overhead_ms,
     }
 

@@ -21,6 +21,7 @@ class CriticalPath:
     nodes: tuple[int, ...]
     engine_ms: float
     slot_wait_ms: float
+    retry_ms: float = 0.0
     polish_ms: float = 0.0
 
 
@@ -31,12 +32,14 @@ def critical_path(graph: Graph, nodes: tuple[int, ...]) -> CriticalPath:
     polish_ms, slot_wait_ms = (joint.decode_ms, joint.slot_wait_ms) if joint else (0.0, 0.0)
     plan_ms = graph.plan.plan_ms if graph.plan else 0.0
     if plan_end > graph.stored_at["decoded", last, 0]:
-        return CriticalPath((), plan_ms + polish_ms, slot_wait_ms, polish_ms)
+        return CriticalPath((), plan_ms + polish_ms, slot_wait_ms, polish_ms=polish_ms)
     path, engine_ms = [last], polish_ms
+    retry_ms = _retry_ms(graph, joint.node) if joint else 0.0
     while True:
         decoded = graph.decoded[path[-1]]
         engine_ms += decoded.decode_ms
         slot_wait_ms += decoded.slot_wait_ms
+        retry_ms += _retry_ms(graph, path[-1])
         before = _waited_for(graph, path[-1])
         if before is None:
             break
@@ -45,6 +48,7 @@ def critical_path(graph: Graph, nodes: tuple[int, ...]) -> CriticalPath:
         tuple(reversed(path)),
         engine_ms + _plan_share_ms(graph, path[-1]),
         slot_wait_ms,
+        retry_ms,
         polish_ms,
     )
 
@@ -62,7 +66,8 @@ def timings(graph: Graph, nodes: tuple[int, ...], now: float) -> Timings:
         critical_path=path.nodes,
         critical_engine_ms=path.engine_ms,
         critical_slot_wait_ms=path.slot_wait_ms,
-        overhead_ms=wall_ms - path.engine_ms - path.slot_wait_ms,
+        critical_retry_ms=path.retry_ms,
+        overhead_ms=wall_ms - path.engine_ms - path.slot_wait_ms - path.retry_ms,
         sequential_ms=plan_ms + sum(graph.decoded[node].decode_ms for node in (*nodes, *joints)),
         polish_ms=path.polish_ms,
     )
@@ -100,6 +105,35 @@ def _waited_for(graph: Graph, node: int) -> int | None:
     need = max(spec.needs, key=lambda need: graph.stored_at.get(("decoded", need, 0), 0.0))
     planned_at = graph.stored_at.get(("planned", node, 0), 0.0)
     return need if graph.stored_at.get(("decoded", need, 0), 0.0) > planned_at else None
+
+
+def _retry_ms(graph: Graph, node: int) -> float:
+    """Return the time from when `node` could start to when its last attempt could: that of failed
+    attempts and the pauses after them; for the direct answer, of those that it stands in for."""
+    decoded, failures = graph.decoded[node], graph.failures.get(node, {})
+    before = [graph.stored_at["failed", node, n] for n in failures if n < decoded.attempt]
+    again_at = max(before) + graph.policy.delay_s(len(before)) if before else 0.0
+    if node == DIRECT_NODE:
+        again_at = max(again_at, _fell_back_at(graph))
+    started_at = graph.stored_at["decoded", node, 0] - decoded.decode_ms / 1000
+    return max(0.0, min(again_at, started_at) - _ready_at(graph, node)) * 1000
+
+
+def _fell_back_at(graph: Graph) -> float:
+    """Return when the first node had failed for good, 0 if none has."""
+    dead = [node for node in graph.failures if node != DIRECT_NODE and graph.is_dead(node)]
+    ends = [max(graph.stored_at["failed", node, n] for n in graph.failures[node]) for node in dead]
+    return min(ends, default=0.0)
+
+
+def _ready_at(graph: Graph, node: int) -> float:
+    """Return when all that `node` needs was stored."""
+    if node == DIRECT_NODE:
+        return graph.stored_at.get(("plan", 0, 0), 0.0)
+    spec = graph.spec(node)
+    needs = graph.joints.get(node) or (spec.needs if spec else ())
+    keys = [("planned", node, 0), *(("decoded", need, 0) for need in needs)]
+    return max(graph.stored_at.get(key, 0.0) for key in keys)
 
 
 def _plan_share_ms(graph: Graph, first: int) -> float:

@@ -13,7 +13,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 _DECODING_S: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 40, 80, 160, 320)
 #: From what two services on one machine take to what makes people leave.
-_QUEUE_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 60)
+_QUEUE_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, *_DECODING_S)
 
 REQUESTS_ENDED: Final = Counter(
     "skelgraph_requests_ended_total",
@@ -36,7 +36,7 @@ FIRST_ORDERED_S: Final = Histogram(
 )
 OVERHEAD_S: Final = Histogram(
     "skelgraph_overhead_seconds",
-    "Wall time that neither engines nor waiting for a slot explain",
+    "Wall time that neither engines, nor waiting for a slot, nor failed attempts explain",
     buckets=_QUEUE_S,
 )
 REQUEST_QUEUED_S: Final = Histogram(

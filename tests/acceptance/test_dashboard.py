@@ -39,6 +39,8 @@ async def test_every_panel_has_data_under_load(tmp_path: Path) -> None:
         shown = [(panel, await read(asked, panel, start_at)) for panel in panels()]
     empty = {panel.title for panel, lines in shown if not lines and not panel.needs_a_cluster}
     assert empty <= RARE
+    (cached,) = [lines for panel, lines in shown if "prefix cache" in panel.title]
+    assert any(value > 0 for _, series in cached for _, value in series.points)
     in_a_cluster = {panel.title for panel, _ in shown if panel.needs_a_cluster}
     assert in_a_cluster == {"Lag of the work queues (what KEDA sees)", "Replicas", "Event log"}
     draw(shown, tmp_path / "dashboard.png")

@@ -8,7 +8,7 @@ from proto.messages import Fact
 from proto.names import DIRECT_NODE
 from services.assembler.graph import Graph
 from services.assembler.timings import critical_path, first_token_s, timings
-from tests.facts import REQUEST, accepted, decoded, plan, planned
+from tests.facts import REQUEST, accepted, decoded, failed, plan, planned
 
 
 def told(*facts: tuple[float, Fact]) -> Graph:
@@ -79,6 +79,50 @@ def test_wall_time_is_engine_time_plus_slot_waits_plus_overhead() -> None:
     assert found.critical_slot_wait_ms == pytest.approx(500)
     assert found.overhead_ms == pytest.approx(150)
     assert found.sequential_ms == pytest.approx(500 + 1500)
+
+
+def test_failed_attempts_and_their_pauses_are_no_overhead() -> None:
+    graph = told(
+        (0.0, accepted()),
+        (0.1, planned(1)),
+        (0.2, plan([1])),
+        (3.1, failed(1, 1)),
+        (6.1, failed(1, 2)),
+        (7.7, decoded(1, 3, decode_ms=1000)),
+        (7.8, failed(1, 4)),  # of a worker that was taken for dead: it held up nobody
+    )
+    found = timings(graph, (1,), 1000.0 + 7.75)
+    assert found.critical_retry_ms == pytest.approx(6000 + 500)
+    assert found.critical_engine_ms == pytest.approx(100 + 1000)
+    assert found.overhead_ms == pytest.approx(7750 - 6500 - 1100)
+
+
+def test_a_need_is_waited_for_and_only_then_are_attempts_failed() -> None:
+    graph = told(
+        (0.0, accepted()),
+        (0.1, planned(1)),
+        (0.2, planned(2, [1])),
+        (0.3, plan([1, 2])),
+        (2.1, decoded(1, decode_ms=2000)),
+        (4.1, failed(2, 1)),
+        (5.1, decoded(2, 2, decode_ms=1000)),
+    )
+    found = timings(graph, (1, 2), 1000.0 + 5.1)
+    assert found.critical_retry_ms == pytest.approx(2000)
+    assert found.overhead_ms == pytest.approx(0, abs=1e-6)
+
+
+def test_what_was_tried_before_a_direct_answer_stands_in_is_no_overhead() -> None:
+    graph = told(
+        (0.0, accepted(on_failure="direct")),
+        (0.1, planned(1)),
+        (0.2, plan([1], plan_ms=190)),
+        (3.2, failed(1, 1, retryable=False)),
+        (5.3, decoded(DIRECT_NODE, decode_ms=2000)),
+    )
+    found = timings(graph, (DIRECT_NODE,), 1000.0 + 5.3)
+    assert found.critical_retry_ms == pytest.approx(3000)
+    assert found.overhead_ms == pytest.approx(5300 - 190 - 2000 - 3000)
 
 
 def test_the_answer_begins_with_the_first_token_of_its_first_node() -> None:
