@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 from typing import Final
 
-from bench.simulate import real
+from bench.simulate import plot, real
 from bench.simulate.figures import Figures, figures
 from bench.simulate.policies import DIRECT, POLICIES, Policy
 from bench.simulate.recorded import read_recording
@@ -60,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     add("--large-only", action="store_true", help="without the small pool, with --loads or --real")
     add("--time-scale", type=float, default=1.0, help="real seconds of one simulated, with --real")
     add("--report", type=Path, help="Markdown file to write, beside standard output")
+    add("--plot", type=Path, help="picture of the answer times over --loads to write (SVG, PNG)")
     return found
 
 
@@ -84,11 +85,15 @@ def lines(args: argparse.Namespace) -> Iterator[str]:
     if args.real:
         yield from _beside_the_real(deployment, questions, most, args)
         return
+    curves: dict[str, list[tuple[float, Sequence[Figures]]]] = {}
     for scenario in _scenarios(args):
-        yield ""
-        yield f"### {scenario.title.capitalize()}"
-        yield ""
-        yield from _compared(deployment, scenario, questions, most, args)
+        rows = _compared(deployment, scenario, questions, most, args)
+        for name, found in rows:
+            curves.setdefault(name, []).append((scenario.load, found))
+        yield from ("", f"### {scenario.title.capitalize()}", "")
+        yield from table(rows, [name for name, _ in scenario.tenants if name])
+    if args.plot:
+        plot.draw(curves, f"{len(questions)} questions {_source(args)}", args.plot)
 
 
 def _compared(
@@ -97,7 +102,7 @@ def _compared(
     questions: Sequence[Question],
     most: float,
     args: argparse.Namespace,
-) -> list[str]:
+) -> list[tuple[str, list[Figures]]]:
     def of(deployment: Deployment, policy: Policy) -> list[Figures]:
         rate = scenario.load * most
         return [
@@ -107,9 +112,7 @@ def _compared(
     rows = [(DIRECT.name, of(deployment, DIRECT))]
     if scenario.adaptive:
         rows.append((_MORE_CARDS, of(with_small_cards(deployment), DIRECT)))
-    rows += [(one.name, of(deployment, one)) for one in _policies(args)]
-    tenants = [name for name, _ in scenario.tenants if name]
-    return table(rows, tenants)
+    return rows + [(one.name, of(deployment, one)) for one in _policies(args)]
 
 
 def _beside_the_real(
