@@ -2,7 +2,7 @@
 
 Simulated engines of one profile behind both pools, all of them in one process; their time is
 stretched so that so many requests are in flight at once on this machine. Each row is a stack of its
-own: its requests are all submitted at once, and it ends with the last answer.
+own: its requests come at once, or within a given time, and it ends with the last answer.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ DEADLINE_S = 1800
 QUESTION = "What would it take for a town of a hundred thousand to need half as many cars?"
 
 
-async def _ask(client: Client) -> AnswerAssembled | None:
+async def _ask(client: Client, after_s: float = 0.0) -> AnswerAssembled | None:
+    await asyncio.sleep(after_s)
     request = new_request_id()
     asked = make_request(question=QUESTION, mode="sgd", adaptive=True, deadline_s=DEADLINE_S)
     await client.submit(asked, request)
@@ -60,7 +61,10 @@ async def _measure(folder: Path, size: Size) -> Found:
         most: dict[str, float] = dict(idle)
         watching = asyncio.create_task(_most(stand, most), name="watch memory")
         began = time.perf_counter()
-        ended = await asyncio.gather(*(_ask(stand.client) for _ in range(size.in_flight)))
+        pause_s = size.spread_s / size.in_flight
+        ended = await asyncio.gather(
+            *(_ask(stand.client, number * pause_s) for number in range(size.in_flight))
+        )
         wall_s = time.perf_counter() - began
         watching.cancel()
         after = _cpu(stand)
@@ -72,7 +76,7 @@ async def _measure(folder: Path, size: Size) -> Found:
         return Found(size, wall_s, [one for one in ended if one], used, held)
 
 
-def _size(told: str, time_scale: float, tokens: float) -> Size:
+def _size(told: str, time_scale: float, tokens: float, spread_s: float) -> Size:
     endpoints, processes, in_flight = (int(one) for one in told.split("x"))
     return Size(
         endpoints=endpoints,
@@ -80,6 +84,7 @@ def _size(told: str, time_scale: float, tokens: float) -> Size:
         in_flight=in_flight,
         time_scale=time_scale,
         tokens=tokens,
+        spread_s=spread_s,
     )
 
 
@@ -89,6 +94,7 @@ def main(
     ] = "1x1x64,4x1x64,16x1x64,16x2x64,16x4x64,16x1x250,16x1x1000",
     time_scale: Annotated[float, typer.Option(help="real seconds of one of the profile")] = 40,
     tokens: Annotated[float, typer.Option(help="of each text")] = 32,
+    spread_s: Annotated[float, typer.Option(help="seconds over which the requests come")] = 0,
     report: Annotated[Path | None, typer.Option(help="write the tables to this file")] = None,
 ) -> None:
     """Measure how far it carries."""
@@ -96,7 +102,9 @@ def main(
     found, loads = [], [os.getloadavg()[0]]
     for told in sizes.split(","):
         with tempfile.TemporaryDirectory(prefix="skelgraph-scale-") as folder:
-            found.append(uvloop.run(_measure(Path(folder), _size(told, time_scale, tokens))))
+            found.append(
+                uvloop.run(_measure(Path(folder), _size(told, time_scale, tokens, spread_s)))
+            )
         loads.append(os.getloadavg()[0])
         typer.echo(rows(found[-1:]), err=True)
     load = f"Load of the machine: {min(loads):.1f} to {max(loads):.1f}, {os.cpu_count()} cores."

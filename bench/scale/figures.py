@@ -14,6 +14,7 @@ from proto.messages import AnswerAssembled
 _HEAD: Final = (
     "endpoints a pool", "processes a service", "in flight", "answered", "requests/s", "nodes/s",
     "tokens/s", "wall s p50", "overhead ms p50", "p99", "overhead % p50", "p99", "busiest process",
+    "assemblers",
 )  # fmt: skip
 
 
@@ -72,6 +73,7 @@ def _row(found: Found) -> list[str]:
         f"{statistics.median(shares):.2f}",
         f"{percentile(shares, 0.99):.2f}",
         _busiest(found),
+        _spread(found, "assembler"),
     ]
 
 
@@ -80,6 +82,12 @@ def _busiest(found: Found) -> str:
     used = {kind: max(each) for kind, each in found.cpu_s.items() if kind != "engines"}
     kind = max(used, key=lambda one: used[one])
     return f"{kind} {100 * used[kind] / found.wall_s:.0f} %"
+
+
+def _spread(found: Found, kind: str) -> str:
+    """Say what the least and the most busy process of a kind used, in % of a core."""
+    used = [100 * one / found.wall_s for one in found.cpu_s[kind]]
+    return f"{min(used):.0f}–{max(used):.0f} %"
 
 
 def costs(found: Sequence[Found]) -> str:

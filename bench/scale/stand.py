@@ -36,6 +36,7 @@ class Size:
         in_flight: requests at once.
         time_scale: real seconds of one of the profiles.
         tokens: of each text.
+        spread_s: seconds over which the requests come.
     """
 
     endpoints: int
@@ -43,6 +44,7 @@ class Size:
     in_flight: int
     time_scale: float
     tokens: float
+    spread_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ def _settings(size: Size) -> dict[str, str]:
         "SKELGRAPH_FIRST_TOKEN_TIMEOUT_S": "600",
         "SKELGRAPH_SILENT_AFTER_S": "600",
         "SKELGRAPH_BETWEEN_TOKENS_TIMEOUT_S": "600",
+        "SKELGRAPH_PLAN_AHEAD": "0",
         "SKELGRAPH_MAX_OPEN_REQUESTS": str(4 * size.in_flight + 100),
     }
 
