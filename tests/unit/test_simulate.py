@@ -11,7 +11,7 @@ from random import Random
 import pytest
 
 from bench.evaluate.replay import Length, Part, Replay
-from bench.simulate import real, recorded, study, work
+from bench.simulate import plot, real, recorded, study, work
 from bench.simulate.figures import Answered, figures, quantile, spread
 from bench.simulate.policies import DIRECT, OURS, POLICIES, Policy, due
 from bench.simulate.work import Arrival, PlannedNode, Question
@@ -182,6 +182,12 @@ def test_figures_leave_out_the_edges_and_tell_tenants_apart() -> None:
     assert found.mean_s == 3.0
     assert found.tenants_s == {"a": 2.0, "b": 4.0}
     assert found.slowdown == 3.0
+
+
+def test_a_picture_names_the_policies(tmp_path: Path) -> None:
+    runs = [figures([Answered("", float(n), 1.0, 1.0)] * 3) for n in (2, 4)]
+    plot.draw({"ours & others": [(0.5, runs), (0.8, runs)]}, "drawn", tmp_path / "new" / "p.svg")
+    assert "<svg" in (tmp_path / "new" / "p.svg").read_text("utf-8")
 
 
 def test_quantiles_and_confidence() -> None:
