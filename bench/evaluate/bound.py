@@ -1,18 +1,22 @@
 """What a request would take on idle engines if nothing but engines took time; pure.
 
 The critical path: the plan until a node's line is complete, then the chain of nodes of which each
-waits for the one before. Each call prefills what no earlier call of the same prefix has computed,
-and decodes alone in its batch: no run can be faster.
+waits for the one before. No run can be faster: each call decodes alone in its batch, and prefills
+only what its pool cannot have in a cache. Rules, examples and instructions are never charged; the
+question and the plan's lines once a pool, and of the plan only what is written by then; a text that
+is built on once a pool, unless that pool wrote it right behind the question and the plan.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 
 from bench.evaluate.methods import Way
 from bench.evaluate.replay import Replay
 from bench.simulated_engine.profiles import Profile
+from bench.simulated_engine.tokens import pieces
 from proto.messages import NodeSpec
 from proto.names import DIRECT_NODE, Pool
 
@@ -22,28 +26,114 @@ def bound_s(replay: Replay, pair: Mapping[Pool, Profile], way: Way) -> float:
     if not replay.plan:
         return _direct_s(replay, pair)
     lines = _line_ends_s(replay, pair[way.planner])
-    plan_s = lines[-1]
     if replay.is_direct:
-        return plan_s + _direct_s(replay, pair)
-    lengths = {one.node: one.tokens for one in replay.nodes}
+        return lines[-1] + _direct_s(replay, pair)
     ends: dict[int, float] = {}
-    for place, planned in enumerate(replay.planned(), start=1):
-        node = planned.node
-        if node.id not in lengths:
-            continue
-        needs = [need for need in node.needs if way.needs and need in ends]
-        start = max([lines[place] if way.pipelined else plan_s, *(ends[need] for need in needs)])
-        known = sum(lengths[need] for need in needs) + sum(p.tokens for p in replay.plan)
-        profile = pair[_pool(node, way)]
-        prompt = replay.question_tokens + known
-        ends[node.id] = start + call_s(profile, prompt, lengths[node.id])
-    return max(ends.values(), default=plan_s)
+    caches = {pool: _Cache() for pool in pair}
+    left = _parts(replay, lines, way)
+    while ready := [part for part in left if ends.keys() >= set(part.needs)]:
+        # In the order in which they start: who comes first to a pool fills its cache.
+        part = min(ready, key=lambda part: part.starts_s(ends))
+        left.remove(part)
+        new = caches[part.pool].take(part)
+        took_s = call_s(pair[part.pool], new, part.tokens, part.prompt_tokens - new)
+        ends[part.id] = part.starts_s(ends) + took_s
+    return max([lines[-1], *ends.values()])
 
 
-def call_s(profile: Profile, prompt: int, tokens: int) -> float:
-    """Return the time of one call alone: `prompt` tokens that no cache has, then the reply's."""
+def call_s(profile: Profile, new: int, tokens: int, cached: int = 0) -> float:
+    """Return the time of one call alone.
+
+    Args:
+        profile: of the engine.
+        new: tokens of the prompt that no cache has.
+        tokens: of the reply.
+        cached: tokens of the prompt that a cache has.
+    """
+    prompt = cached + new
     decoding = sum(profile.step_s(1, prompt + done) for done in range(1, tokens))
-    return profile.step_s(prompt, 0) + decoding
+    return profile.step_s(max(1, new), cached) + decoding
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A node and its call.
+
+    Args:
+        id: of the node.
+        pool: that writes it.
+        ready_s: when it may start if it needs nothing.
+        needs: the nodes that it waits for.
+        tokens: of its text.
+        shared: tokens of the question and of the plan that it sees.
+        texts: tokens of the texts that it builds on, by node.
+    """
+
+    id: int
+    pool: Pool
+    ready_s: float
+    needs: tuple[int, ...]
+    tokens: int
+    shared: int
+    texts: Mapping[int, int]
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Of question, plan and texts."""
+        return self.shared + sum(self.texts.values())
+
+    def starts_s(self, ends: Mapping[int, float]) -> float:
+        """Return when it starts, where what it needs ends at `ends`."""
+        return max([self.ready_s, *(ends[need] for need in self.needs)])
+
+
+@dataclass(slots=True)
+class _Cache:
+    """What a pool has computed of a request.
+
+    Attributes:
+        shared: tokens of the question and the plan.
+        paths: the nodes whose texts stand behind these, in the order of the prompt.
+    """
+
+    shared: int = 0
+    paths: set[tuple[int, ...]] = field(default_factory=set)
+
+    def take(self, part: _Part) -> int:
+        """Return how many tokens of the prompt of `part` are new; from now on they are not."""
+        behind = [part.needs[:end] for end in range(1, len(part.needs) + 1)]
+        new = max(0, part.shared - self.shared)
+        new += sum(part.texts[path[-1]] for path in behind if path not in self.paths)
+        self.shared = max(self.shared, part.shared)
+        self.paths |= {*behind, (*part.needs, part.id)}
+        return new
+
+
+def _parts(replay: Replay, lines_s: Sequence[float], way: Way) -> list[_Part]:
+    """Return the nodes that have a text; `lines_s` is when each part of the plan is complete."""
+    lengths = {one.node: one.tokens for one in replay.nodes}
+    placed = [(place, one) for place, one in replay.placed() if one.node.id in lengths]
+    told = list(accumulate(_told_tokens(one.line) for _, one in placed))
+    found: list[_Part] = []
+    for (place, one), so_far in zip(placed, told, strict=True):
+        needs = tuple(need for need in one.node.needs if way.needs and need in lengths)
+        found.append(
+            _Part(
+                id=one.node.id,
+                pool=_pool(one.node, way),
+                ready_s=lines_s[place] if way.pipelined else lines_s[-1],
+                needs=needs,
+                tokens=lengths[one.node.id],
+                shared=replay.question_tokens + (so_far if way.pipelined else told[-1]),
+                texts={need: lengths[need] for need in needs},
+            )
+        )
+    return found
+
+
+def _told_tokens(line: str) -> int:
+    """Return the tokens of what nodes are told of a line: its number and its title."""
+    return len(pieces(line.partition("|")[0].strip()))
 
 
 def _direct_s(replay: Replay, pair: Mapping[Pool, Profile]) -> float:
@@ -52,7 +142,7 @@ def _direct_s(replay: Replay, pair: Mapping[Pool, Profile]) -> float:
 
 
 def _line_ends_s(replay: Replay, profile: Profile) -> list[float]:
-    """Return when the gate's word, and then each line, is complete."""
+    """Return when each part of the plan is complete: the gate's word, then each line."""
     ends = accumulate(part.tokens for part in replay.plan)
     return [call_s(profile, replay.question_tokens, tokens) for tokens in ends]
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from itertools import accumulate
 from statistics import median
 from typing import Final, Literal
 
@@ -17,7 +19,8 @@ from bench.evaluate.methods import BASELINE
 from bench.evaluate.records import Frozen, Record, Records
 from bench.plan_figures import PlanText, read_plan
 from bench.simulated_engine.tokens import pieces
-from proto.messages import FinishReason, RequestFailed, SkeletonDrafted
+from proto.errors import PlanRejected
+from proto.messages import FinishReason, PlanCompleted, RequestFailed, SkeletonDrafted
 from proto.names import DIRECT_NODE
 from services.planner.parser import DIRECT_WORDS, END_LINE, Planned
 from services.planner.prompts import plan_call
@@ -59,7 +62,8 @@ class Replay(Frozen):
         category: of the question.
         question_tokens: its length.
         method: name of the method.
-        plan: as the model wrote it; empty if it was not asked for one.
+        plan: as the model wrote it, or the lines that were published with the tokens of all that it
+            wrote; empty if it was not asked for one.
         nodes: of the answer, in plan order.
         lengths: whether the nodes' lengths are those that were written, or what the plan asked for.
     """
@@ -89,8 +93,19 @@ class Replay(Frozen):
 
     def planned(self) -> list[Planned]:
         """Return the plan's nodes, as the planner publishes them."""
-        items = PlanReader().feed("".join(part.text for part in self.plan) + "\n")
-        return [item for item in items if isinstance(item, Planned)]
+        return [planned for _, planned in self.placed()]
+
+    def placed(self) -> list[tuple[int, Planned]]:
+        """Return them, each with the place in `plan` of the part that completes its line.
+
+        A point that repeats an earlier one is no node, but its line was written.
+        """
+        reader, found = PlanReader(), []
+        with suppress(PlanRejected):  # what stands before a line that is none was published
+            for place, part in enumerate(self.plan):
+                items = reader.feed(part.text)
+                found += [(place, item) for item in items if isinstance(item, Planned)]
+        return found
 
 
 # --- from records ---------------------------------------------------------------------
@@ -189,7 +204,31 @@ def _plan(record: Record, count: Count) -> tuple[Part, ...]:
         return (Part(text=_DIRECT, tokens=count(_DIRECT)),) if asked else ()
     has_needs = any("needs" in one.line.rpartition("|")[2] for one in record.plan)
     texts = ["graph\n" if has_needs else "list\n", *(f"{one.line}\n" for one in record.plan)]
-    return tuple(Part(text=text, tokens=count(text)) for text in [*texts, END_LINE])
+    parts = [Part(text=text, tokens=count(text)) for text in [*texts, END_LINE]]
+    return _stretched(parts, _written_tokens(record.end.plan))
+
+
+def _written_tokens(plan: PlanCompleted) -> int:
+    """Return the tokens of the whole plan as the engine counted them; 0 where it is not known."""
+    calls = len(plan.calls) or 1
+    # Two calls are a draft and its amendment, or one that failed.
+    return plan.usage.generated_tokens - 1 if calls == 1 else 0  # without the one that ends it
+
+
+def _stretched(parts: Sequence[Part], tokens: int) -> tuple[Part, ...]:
+    """Return `parts` with `tokens` in all, if they have fewer.
+
+    The lines of points that were left out are not published, but have been waited for. Where they
+    stood is not known, so each part takes its share; no part has more tokens than characters.
+    """
+    ends = list(accumulate(part.tokens for part in parts))
+    factor = max(1.0, tokens / ends[-1])
+    longer = [round(end * factor) for end in ends]
+    counts = [end - before for end, before in zip(longer, [0, *longer], strict=False)]
+    return tuple(
+        Part(text=part.text, tokens=min(count, max(part.tokens, len(part.text))))
+        for part, count in zip(parts, counts, strict=True)
+    )
 
 
 def as_method(replay: Replay, name: str, mode: str) -> Replay:

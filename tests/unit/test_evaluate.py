@@ -16,13 +16,14 @@ from bench.evaluate.bound import bound_s, call_s
 from bench.evaluate.figures import geometric_mean, groups
 from bench.evaluate.lines import InUse, JsonLines
 from bench.evaluate.methods import METHODS, Way, choose
-from bench.evaluate.records import Frozen, Records
+from bench.evaluate.records import Frozen, PlanLine, Records
 from bench.evaluate.replay import (
     Length,
     Part,
     Replay,
     as_method,
     question_of,
+    replays,
     replays_of_plans,
     replies,
 )
@@ -32,10 +33,10 @@ from bench.evaluate.simulation import Timed
 from bench.plan_figures import PlanText
 from bench.questions import read_questions
 from bench.simulated_engine.author import Author, Recorded, Turn
-from bench.simulated_engine.profiles import PROFILES
+from bench.simulated_engine.profiles import PROFILES, Profile
 from bench.simulated_engine.tokens import pieces
 from proto.errors import InvalidRequest
-from proto.messages import DecodeNode, Mode, NodeText
+from proto.messages import AnswerAssembled, DecodeNode, Mode, NodeText, Usage
 from proto.names import Pool
 from services.planner.amend import amendment_call
 from services.planner.grammar import grammar
@@ -211,12 +212,88 @@ def test_the_bound_of_direct_is_its_own_call() -> None:
     assert bound_s(DIRECT, PAIR, Way()) == call_s(PAIR[Pool.LARGE], 40, 400)
 
 
-def test_the_bound_is_the_longest_of_plan_and_chain() -> None:
-    large = PAIR[Pool.LARGE]
-    na = bound_s(SGD, PAIR, Way(adaptive=False))
-    second = call_s(large, 40, 2 + 8 + 9) + call_s(large, 40 + 34, 80)
-    first = call_s(large, 40, 2 + 8) + call_s(large, 40 + 34, 90)
-    assert na == max(first, second) + call_s(large, 40 + 34 + 170, 110)
+#: A second for each token, of a prompt or of a reply, and nothing else.
+SECONDS = dict.fromkeys(
+    Pool,
+    Profile(
+        name="a second a token",
+        model="m",
+        weights_s=0,
+        kv_token_s=0,
+        token_s=1,
+        overhead_s=0,
+        kv_tokens=9999,
+    ),
+)
+
+
+def test_the_bound_is_the_longest_of_plan_and_chain_without_what_a_cache_may_have() -> None:
+    # The first line is there at 49, the second at 58; nodes are told 4, 5 and 5 tokens of them.
+    # 1 from 49: 40 of the question, 4 of the plan, then 89. 2 from 58: 5 of the plan, then 79.
+    # 3 from 182: 5 of the plan; the text of 1 stands where it was written, that of 2 does not.
+    assert bound_s(SGD, SECONDS, Way(adaptive=False)) == 49 + 44 + 89 + 5 + 80 + 109
+    # By two pools, 2 is the first in its own, and has neither the question nor the line of 1;
+    # 3 starts when 2 ends, at 186, and the text of 1 is none of its pool's.
+    assert bound_s(SGD, SECONDS, Way()) == 58 + 49 + 79 + 5 + 90 + 80 + 109
+    # When the plan has to end first, at 73, whoever is first in a pool prefills all of it.
+    late = Way(adaptive=False, pipelined=False)
+    assert bound_s(SGD, SECONDS, late) == 73 + 54 + 89 + 0 + 80 + 109
+
+
+def test_texts_that_were_built_on_before_are_not_prefilled_again() -> None:
+    fourth = Part(text="4. Both again | hard short needs 1,2\n", tokens=14)
+    plan = (*SGD.plan[:-1], fourth, SGD.plan[-1])
+    four = SGD.model_copy(
+        update={"plan": plan, "nodes": (*SGD.nodes, Length(node=4, tokens=200, finish="stop"))}
+    )
+    # As above, but that 4 starts beside 3, and has one line more.
+    told = len(pieces("4. Both again"))
+    assert bound_s(four, SECONDS, Way(adaptive=False)) == 49 + 44 + 89 + told + 199
+
+
+def repeating(*titles: str) -> Replay:
+    """Return a replay of a plan with these points, 12 tokens a line and 10 a node."""
+    lines = [f"{number}. {title} | hard short\n" for number, title in enumerate(titles, start=1)]
+    plan = [Part(text="list\n", tokens=1), *(Part(text=line, tokens=12) for line in lines)]
+    plan.append(Part(text="end", tokens=1))
+    replay = SGD.model_copy(update={"question_tokens": 20, "plan": tuple(plan)})
+    nodes = [Length(node=one.node.id, tokens=10, finish="stop") for one in replay.planned()]
+    return replay.model_copy(update={"nodes": tuple(nodes)})
+
+
+def test_a_point_after_one_that_was_left_out_waits_for_its_own_line() -> None:
+    replay = repeating("Alpha", "Beta", "alpha", "Gamma")
+    assert [(place, one.node.id) for place, one in replay.placed()] == [(1, 1), (2, 2), (4, 3)]
+    # The line of the third node is the fourth: 20 + 1 + 4 * 12 tokens, less the one that overlaps.
+    assert bound_s(replay, SECONDS, Way()) == 68 + 3 + 9
+
+
+def test_no_answer_is_there_before_its_plan_has_ended() -> None:
+    replay = repeating("Alpha", "Beta", "alpha", "alpha", "alpha")
+    assert bound_s(replay, SECONDS, Way()) == 20 + 1 + 5 * 12 + 1 - 1
+
+
+@pytest.mark.parametrize(("generated", "plan"), [(35, 34), (69, 68), (2, 34), (0, 34)])
+def test_the_tokens_of_points_that_were_left_out_are_in_the_replayed_plan(
+    generated: int, plan: int
+) -> None:
+    made = record("7", "generic", "sgd")
+    assert isinstance(made.end, AnswerAssembled)
+    lines = [part.text for part in SGD.plan[1:-1]]
+    planned = made.end.plan.model_copy(update={"usage": Usage(generated_tokens=generated)})
+    made = made.model_copy(
+        update={
+            "plan": tuple(PlanLine(line=line.rstrip("\n"), planned_ms=0) for line in lines),
+            "end": made.end.model_copy(update={"plan": planned}),
+        }
+    )
+    sizes = {part.text: part.tokens for part in SGD.plan}
+    (replay,) = replays(Records([made]), {"7": "Why?"}, lambda text: sizes.get(text, 1))
+    assert [part.text for part in replay.plan] == [part.text for part in SGD.plan]
+    assert sum(part.tokens for part in replay.plan) == plan
+    author = Author(recorded=[Recorded(**line) for line in replies(replay)])  # type: ignore[arg-type]
+    call = plan_call(question_of(replay, "abc123"), mode="sgd", max_nodes=12)
+    assert len(said(call, author)) == plan  # an engine can say it in so many tokens
 
 
 def test_each_lever_makes_the_bound_better() -> None:
