@@ -18,11 +18,11 @@ request=$tenant$(od -An -N8 -tx1 /dev/urandom | tr -d ' \n')
 nats request skelgraph.v1.answer --raw --timeout 120s \
     "{\"request\": \"$request\", \"question\": \"$question\", \"mode\": \"sgd\"}"
 
-if [ -z "$tenant" ]; then
+if [ -z "${SKELGRAPH_NATS_CREDS:-}" ]; then
     # The first facts that are stored of it; without --count it goes on listening.
     nats sub "skelgraph.v1.event.*.$request.>" --all --raw --count 4
 else
-    # A tenant reads them by subject: accepted, planned.1, …, plan, decoded.1, …, end.
+    # With credentials they are read by subject: accepted, planned.1, …, plan, decoded.1, …, end.
     log='$JS.API.DIRECT.GET.SKELGRAPH_EVENTS'
     for fact in accepted decoded.1; do
         nats request "$log.skelgraph.v1.event.*.$request.$fact" --raw ''
