@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterator
 from typing import Final
 
 import yaml
@@ -47,6 +48,28 @@ _HEADERS: Final[dict[Header, Json]] = {
     },
 }
 
+#: Who may do what is in docs/security.md: it is said by NATS's permissions, not by a scheme.
+_SECURITY: Final[Json] = {
+    "credentials": {
+        "type": "asymmetricEncryption",
+        "description": "A NATS credentials file (a user's JWT, and its nkey that signs the "
+        "server's challenge), by `skelgraph auth`. It makes a client a service, an operator or a "
+        "tenant; a tenant sees its own requests only.",
+    },
+    "certificate": {
+        "type": "X509",
+        "description": "Mutual TLS, where the deployment wants it, beside the credentials.",
+    },
+}
+
+_SERVER: Final[Json] = {
+    "host": "{host}",
+    "protocol": "nats",
+    "description": "Any server of the deployment. On one machine it may want no credentials.",
+    "variables": {"host": {"description": "Name and port.", "default": "127.0.0.1:4222"}},
+    "security": [{"$ref": f"#/components/securitySchemes/{name}"} for name in _SECURITY],
+}
+
 
 class _Dumper(yaml.SafeDumper):
     """Writes texts of several lines as blocks, and repeats instead of using anchors."""
@@ -71,6 +94,7 @@ def asyncapi_yaml() -> str:
             "description": _DESCRIPTION,
             "license": {"name": "Apache-2.0"},
         },
+        "servers": {"nats": _SERVER},
         "defaultContentType": "application/json",
         "channels": _channels(),
         "operations": _operations(),
@@ -78,6 +102,7 @@ def asyncapi_yaml() -> str:
             "messages": {message.__name__: _message(message) for message in MESSAGES},
             "parameters": {name: _parameter(name) for name in PARAMETERS},
             "schemas": _header_schemas(),
+            "securitySchemes": _SECURITY,
         },
     }
     return dump_yaml(document)
@@ -99,7 +124,16 @@ def first_line(message: type[object]) -> str:
 def _channels() -> Json:
     channels: Json = {}
     for channel in CHANNELS:
-        channels[channel.name] = _channel(channel)
+        channels[channel.name] = _channel(channel, channel.address)
+        if channel.said_address:
+            channels[_said(channel)] = _channel(channel, channel.said_address) | {
+                "summary": f"What is stored under `{channel.address}`, said by the server on core "
+                "NATS; may be lost. Tenants hear facts here."
+            }
+        if channel.tenants and channel.replies:
+            channels[_of_tenant(channel)] = _channel(channel, channel.tenant_address or "") | {
+                "summary": f"Where NATS maps a tenant's `{channel.address}` to."
+            }
         if channel.replies:
             channels[_reply(channel)] = {
                 "address": None,
@@ -109,15 +143,15 @@ def _channels() -> Json:
     return channels
 
 
-def _channel(channel: Channel) -> Json:
-    names = re.findall(r"{(\w+)}", channel.address)
+def _channel(channel: Channel, address: str) -> Json:
+    names = re.findall(r"{(\w+)}", address)
     described: Json = {
-        "address": channel.address,
+        "address": address,
         "summary": channel.summary,
         "messages": _message_refs(channel.messages),
         "parameters": {name: {"$ref": f"#/components/parameters/{name}"} for name in names},
     }
-    if channel.stream:
+    if channel.stream and address == channel.address:
         described["x-nats-jetstream"] = _jetstream(channel, channel.stream)
     return described
 
@@ -152,6 +186,14 @@ def _reply(channel: Channel) -> str:
     return f"{channel.name}Reply"
 
 
+def _said(channel: Channel) -> str:
+    return f"{channel.name}Said"
+
+
+def _of_tenant(channel: Channel) -> str:
+    return f"{channel.name}OfTenant"
+
+
 # --- operations -----------------------------------------------------------------------
 
 
@@ -159,21 +201,35 @@ def _operations() -> Json:
     operations: Json = {}
     for channel in CHANNELS:
         for role, messages in channel.sent.items():
-            operations[f"{role}.send.{channel.name}"] = _operation(channel, role, "send", messages)
-        for role in channel.read:
-            operations[f"{role}.receive.{channel.name}"] = _operation(
-                channel, role, "receive", channel.messages
+            operations[f"{role}.send.{channel.name}"] = _operation(
+                channel, channel.name, role, "send", messages
+            )
+        for name, role in _readers(channel):
+            operations[f"{role}.receive.{name}"] = _operation(
+                channel, name, role, "receive", channel.messages
             )
     return operations
 
 
-def _operation(channel: Channel, role: Role, action: str, messages: tuple[Message, ...]) -> Json:
+def _readers(channel: Channel) -> Iterator[tuple[str, Role]]:
+    """Yield who reads, each with the name of the channel in the document."""
+    for role in channel.read:
+        yield channel.name, role
+        if channel.tenants and channel.replies:
+            yield _of_tenant(channel), role
+    if channel.said_address:
+        yield _said(channel), Role.CLIENT
+
+
+def _operation(
+    channel: Channel, name: str, role: Role, action: str, messages: tuple[Message, ...]
+) -> Json:
     described: Json = {
         "action": action,
-        "channel": {"$ref": f"#/channels/{channel.name}"},
+        "channel": {"$ref": f"#/channels/{name}"},
         "summary": channel.summary,
         "tags": [{"name": role.value}],
-        "messages": _refs_in(channel.name, messages),
+        "messages": _refs_in(name, messages),
     }
     if channel.replies:
         described["reply"] = {

@@ -30,8 +30,10 @@ from proto.names import (
     Stream,
     Subjects,
     node_consumer,
+    of_tenant,
     partition_consumer,
     partition_consumer_filter,
+    said,
 )
 
 Message = type[BaseModel]
@@ -60,6 +62,7 @@ class Channel:
         consumers: durable consumers on it, with `{parameter}` for what varies.
         queue: the queue group in which its readers answer.
         replies: what its readers reply.
+        tenants: whether a tenant's account is lent it, for requests of its own.
     """
 
     name: str
@@ -71,6 +74,22 @@ class Channel:
     consumers: tuple[str, ...] = ()
     queue: str | None = None
     replies: tuple[Message, ...] = field(default=())
+    tenants: bool = False
+
+    @property
+    def tenant_address(self) -> str | None:
+        """Where a tenant's messages arrive; None if tenants have nothing to do with it.
+
+        NATS maps commands there; what is stored or said has its tenant in the request's id.
+        """
+        if not self.tenants:
+            return None
+        return of_tenant(self.address, "{tenant}") if self.replies else self.address
+
+    @property
+    def said_address(self) -> str | None:
+        """Where the server says on core NATS what is stored here; facts only."""
+        return said(self.address) if is_fact(self) else None
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -93,6 +112,10 @@ _BAND: Final = cast("Band", "{band}")
 
 #: What the parameters of the addresses mean, and the values of those that are enumerated.
 PARAMETERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    "tenant": (
+        "The tenant: 1 to 32 lower-case letters, digits, `_`, `-`. It is NATS's word.",
+        (),
+    ),
     "request": (
         "Id of the request: 1 to 64 letters, digits, `_` or `-`; a tenant's begins with `@tenant.`",
         (),
@@ -137,6 +160,7 @@ _WORK: Final = (
         read=(Role.PLANNER,),
         stream=Stream.REQUESTS,
         consumers=(PLANNER_CONSUMER,),
+        tenants=True,
     ),
     Channel(
         name="node",
@@ -200,7 +224,14 @@ _FACTS: Final = (
 )
 
 
-def _command(name: str, address: str, summary: str, asked: Message, *replies: Message) -> Channel:
+def _command(
+    name: str,
+    address: str,
+    summary: str,
+    asked: Message,
+    *replies: Message,
+    tenants: bool = False,
+) -> Channel:
     """Request-reply, answered by any assembler."""
     return Channel(
         name=name,
@@ -210,6 +241,7 @@ def _command(name: str, address: str, summary: str, asked: Message, *replies: Me
         read=(Role.ASSEMBLER,),
         queue=COMMAND_QUEUE,
         replies=(*replies, m.ErrorInfo),
+        tenants=tenants,
     )
 
 
@@ -220,6 +252,7 @@ SUBMIT_COMMAND: Final = _command(
     "Stores a request and replies with its id.",
     m.CreateRequest,
     m.RequestCreated,
+    tenants=True,
 )
 ANSWER_COMMAND: Final = _command(
     "answer",
@@ -228,6 +261,7 @@ ANSWER_COMMAND: Final = _command(
     m.AskQuestion,
     *_ENDS,
     m.AnswerPending,
+    tenants=True,
 )
 AWAIT_COMMAND: Final = _command(
     "await",
@@ -236,6 +270,7 @@ AWAIT_COMMAND: Final = _command(
     m.AwaitAnswer,
     *_ENDS,
     m.AnswerPending,
+    tenants=True,
 )
 CANCEL_COMMAND: Final = _command(
     "cancel",
@@ -243,6 +278,7 @@ CANCEL_COMMAND: Final = _command(
     "Cancels a request; answered when its end is stored.",
     m.CancelRequest,
     m.CancelOutcome,
+    tenants=True,
 )
 LIST_LETTERS_COMMAND: Final = _command(
     "listLetters",
@@ -285,6 +321,7 @@ _CORE: Final = (
             Role.WORKER: (m.NodeStarted, m.TokensDecoded, m.NodeReset),
         },
         read=(Role.CLIENT,),
+        tenants=True,
     ),
     Channel(
         name="stop",

@@ -320,6 +320,11 @@ ANY_LETTER: Final = f"{PREFIX}.letter.*"
 _TENANT: Final = f"{PREFIX}.tenant"
 
 
+def said(subject: str) -> str:
+    """Return where the server says on core NATS what is stored under `subject`, a fact's."""
+    return f"{PREFIX}.fact.{subject.removeprefix(f'{PREFIX}.event.')}"
+
+
 def of_tenant(subject: str, owner: str = "*") -> str:
     """Return where `subject` of a tenant arrives: NATS maps it there from the tenant's account,
     so that what stands in the owner's place is the server's word, not the caller's (ADR 0027).

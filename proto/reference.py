@@ -27,6 +27,13 @@ ignore. Durations end in `_ms` or `_s`; instants (`_at`) are seconds since the e
 as JSON Schema and AsyncAPI: [schemas/](../schemas/).
 """
 
+_TENANTS: Final = """\
+A tenant's account is lent these subjects for its own requests, whose ids begin with `@tenant.`
+(docs/security.md). NATS maps its commands, so that whose they are is the server's word. Facts are
+said under `fact` once they are stored, to everybody who may hear them; a stored one is read by its
+subject with `$JS.API.DIRECT.GET`.
+"""
+
 _BOUNDS: Final = {
     "minimum": "≥ {}",
     "exclusiveMinimum": "> {}",
@@ -49,6 +56,9 @@ def messages_markdown(schemas: Mapping[str, Json]) -> str:
         _HEAD,
         "## Subjects\n",
         _table(("Subject", "Messages", "Sent by", "Read by", "Stream"), map(_row, CHANNELS)),
+        "## Tenants\n",
+        _TENANTS,
+        _table(("Subject for a tenant", "Arrives as"), _of_tenants()),
         "## Streams\n",
         _table(
             ("Stream", "Subjects"), ((f"`{s}`", f"`{STREAM_SUBJECTS[s]}`") for s in STREAM_SUBJECTS)
@@ -75,6 +85,16 @@ def _row(channel: Channel) -> tuple[str, ...]:
         ", ".join(channel.read),
         stream,
     )
+
+
+def _of_tenants() -> Iterable[tuple[str, ...]]:
+    for channel in CHANNELS:
+        if channel.said_address:
+            yield f"`{channel.said_address}`", "what is stored as a fact; heard"
+        elif channel.tenant_address == channel.address:
+            yield f"`{channel.address}`", "the same"
+        elif channel.tenant_address:
+            yield f"`{channel.address}`", f"`{channel.tenant_address}`"
 
 
 def _links(messages: Iterable[Message]) -> str:

@@ -23,6 +23,7 @@ from proto.names import Stream, Subjects, request_of
 from proto.schemas import ROOT, SCHEMAS, drift, generated, schema_of, write
 from services.runtime.settings import ServiceSettings
 from services.runtime.streams import StreamLimits, consumer_configs, stream_config
+from skelgraph.auth.permissions import imports
 
 DOCUMENT: dict[str, Any] = yaml.safe_load(asyncapi_yaml())
 LIMITS = StreamLimits(partitions=1)
@@ -188,6 +189,34 @@ def test_every_subject_of_the_contract_is_documented() -> None:
     addresses = [channel["address"] for channel in DOCUMENT["channels"].values()]
     for subject in _subjects():
         assert len([address for address in addresses if _is_of(subject, address)]) == 1, subject
+
+
+def test_what_a_tenant_is_lent_is_documented() -> None:
+    lent = {one.known_as for one in imports("acme") if not one.known_as.startswith("$")}
+    channels = [one for one in CHANNELS if one.tenants or one.said_address]
+    ours = [one.said_address or one.address for one in channels]
+    known = {address: [one for one in lent if _may_be(one, address)] for address in ours}
+    assert all(known.values()), known
+    assert {one for found in known.values() for one in found} == lent
+    addresses = {channel["address"] for channel in DOCUMENT["channels"].values()}
+    assert {one.said_address or one.tenant_address for one in channels} <= addresses
+    arrives = {one.subject for one in imports("{tenant}") if one.local}
+    assert {one.replace(".*", ".{request}").replace(".@{tenant}", "") for one in arrives} == {
+        one.tenant_address for one in channels if one.replies
+    }
+
+
+def _may_be(lent: str, address: str) -> bool:
+    """Whether `lent`, a tenant's pattern, is of the subjects at `address`."""
+    pattern = re.escape(lent).replace(r"\*", r"[^.]+").replace(">", ".+")
+    subject = re.sub(r"{request}", "@acme.r", address)
+    return re.fullmatch(pattern, re.sub(r"{\w+}", "1", subject)) is not None
+
+
+def test_how_clients_are_let_in_is_documented() -> None:
+    schemes = DOCUMENT["components"]["securitySchemes"]
+    named = [one["$ref"].rpartition("/")[2] for one in DOCUMENT["servers"]["nats"]["security"]]
+    assert named == [*schemes] == ["credentials", "certificate"]
 
 
 def _subjects() -> Iterator[str]:
