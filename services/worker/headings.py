@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cached_property, lru_cache
 from typing import Final
 
 _MARKS: Final = re.compile(r"[*_#]+")
 _SPACES: Final = re.compile(r"[^\S\n]+")
+_COLON: Final = r"[:\uFF1A]"
 #: What may stand between a heading and the text while it is not decided yet.
-_OPEN_TAIL: Final = re.compile(r"\s*(?:[:\uFF1A]\s*|\|[^\n]{0,40}|\([^\n]{0,15})?")
+_OPEN_TAIL: Final = re.compile(
+    rf"\s*(?:{_COLON}\s*|\|[^\n]{{0,40}}|\([^\n]{{0,15}})?(?:\n\s*(?:=+|-+)?)?"
+)
 _LABEL: Final = re.compile(r"(?:part\s+)?[0-9]{1,3}\s*[.):]\s*")
 _OPEN_LABEL: Final = re.compile(r"(?:p|pa|par|part)?\s*(?:[0-9]{1,3}\s*[.):]?\s*)?")
-#: A heading ends with its line, or with a colon.
-_END: Final = (
-    r"(?:[ \t]*(?:\|[^\n]{0,40}|\([0-9]+ sentences?\)))?"
-    r"(?:[:\uFF1A]?[*_]*[ \t]*[:\uFF1A]?\s*\n|[*_]*[ \t]*[:\uFF1A][*_]*)\s*"
+# What follows the title in the plan's line and in the instruction; else it is a table's head. The
+# possessive quantifiers keep a title and a thousand spaces from being tried in a million ways.
+_FIELD: Final = r"(?:easy|hard|short|medium|long|none|needs|[0-9]{1,3})\b"
+_ASKED: Final = rf"(?:\|(?:[ \t]*+[|,:]?[ \t]*+{_FIELD})+|\([0-9]{{1,3}} sentences?\))"
+_LINE_END: Final = rf"[ \t]*+{_COLON}?[*_]*+[ \t]*+{_COLON}?[^\S\n]*+\n"
+#: Markdown underlines a heading so.
+_UNDERLINE: Final = r"[ \t]*+(?:=++|-++)[^\S\n]*+\n"
+#: A part's own heading ends with its line, or with a colon.
+_OWN_END: Final = (
+    rf"[*_]*(?:(?:[ \t]*+{_ASKED})?{_LINE_END}(?:{_UNDERLINE})?|[ \t]*+{_COLON}[*_]*)\s*+"
 )
+#: Another part's stands alone on its line.
+_ALONE: Final = rf"[*_]*(?:[ \t]*+{_ASKED})?{_LINE_END}"
 _LINE: Final = re.compile(r"\s*([0-9]{1,3})\.([^|\n]+)")
 
 
@@ -37,7 +48,7 @@ class Heading:
         self._echoes = tuple(label + said for label in ("", *starts))
         self._words = summary.split()
         self._first_word = self._words[0].lower() if self._words else ""
-        self._label = rf"(?:part\s+)?{number}\s*[.):][*_]*\s*"
+        self._label = rf"(?:part[^\S\n]+)?{number}[^\S\n]*[.):][*_]*[^\S\n]*"
 
     def may_begin(self, text: str) -> bool:
         """Say whether `text` may still become this heading, by what comes next."""
@@ -47,9 +58,13 @@ class Heading:
     def may_be_marked_in(self, line: str) -> bool:
         """Say whether `line` may still begin with this heading under any number."""
         said = plain(line)
-        if _OPEN_LABEL.fullmatch(said):
-            return True
-        return _is_open(_LABEL.sub("", said, count=1), self._echoes[0])
+        label = _LABEL.match(said)
+        unlabelled = said[label.end() :] if label else said
+        return (
+            _OPEN_LABEL.fullmatch(said) is not None
+            or _is_open(said, self._echoes[0])
+            or _is_open(unlabelled, self._echoes[0])
+        )
 
     def end_in(self, text: str) -> int:
         """Return where the heading that `text` begins with ends; 0 if it has none."""
@@ -57,10 +72,10 @@ class Heading:
         return found.end() if found else 0
 
     def is_marked_in(self, line: str) -> bool:
-        """Say whether `line` begins with this heading, numbered or marked up as one.
+        """Say whether `line` is this heading and no more, numbered or marked up as one.
 
-        Under any number: small models go on counting.
-        A bare title with a colon may be text: a part that sums up names the others.
+        Under any number: small models go on counting. A title and a text on one line, or in a
+        list, may be the part's own: one that sums up names the others. "Part 3: Title" is not.
         """
         return self._is_named_in(line) and self._marked.match(line) is not None
 
@@ -71,18 +86,21 @@ class Heading:
 
     @cached_property
     def _title(self) -> str:
-        return r"\s+".join(map(re.escape, self._words))
+        return r"[^\S\n]+".join(map(re.escape, self._words))
 
     @cached_property
     def _own(self) -> re.Pattern[str]:
-        pattern = rf"[#*_\s]*(?:{self._label})?[*_]*{self._title}{_END}"
+        pattern = rf"[#*_\s]*(?:{self._label})?[*_]*{self._title}{_OWN_END}"
         return re.compile(pattern, re.IGNORECASE)
 
     @cached_property
     def _marked(self) -> re.Pattern[str]:
-        label = r"(?:part\s+)?[0-9]{1,3}\s*[.):][*_]*\s*"
-        marks = rf"[ \t]*(?:[#*_]+[ \t]*(?:{label})?|{label})"
-        return re.compile(rf"{marks}[*_]*{self._title}{_END}", re.IGNORECASE)
+        label = r"[0-9]{1,3}[^\S\n]*+[.):][*_]*[^\S\n]*+"
+        marks = r"(?:#++[^\S\n]*+[*_]*|[*_]*)"
+        marked = rf"(?:#++[^\S\n]*+[*_]*(?:{label})?|[*_]++(?:{label})?|{label})[*_]*"
+        part = rf"{marks}part[^\S\n]++{label}{self._title}[*_]*[ \t]*+(?:[:\uFF1A(|]|[^\S\n]*+\n)"
+        pattern = rf"[^\S\n]*+(?:{part}|{marked}{self._title}{_ALONE})"
+        return re.compile(pattern, re.IGNORECASE)
 
 
 def heading(number: int, summary: str) -> Heading:
@@ -90,9 +108,9 @@ def heading(number: int, summary: str) -> Heading:
     return _heading(number, summary)
 
 
-def others(skeleton: Sequence[str], number: int) -> tuple[Heading, ...]:
-    """Return the headings of the parts in `skeleton` other than part `number`."""
-    return tuple(_heading(*title) for title in _titles(tuple(skeleton)) if title[0] != number)
+def others(skeleton: Sequence[str], known: Collection[int]) -> tuple[Heading, ...]:
+    """Return the headings of the parts in `skeleton` whose numbers are not `known`."""
+    return tuple(_heading(*title) for title in _titles(tuple(skeleton)) if title[0] not in known)
 
 
 _heading = lru_cache(maxsize=1024)(Heading)

@@ -24,6 +24,7 @@ _TABLE: Final = re.compile(r"(?:^[ \t]*\|[^\n]*(?:\n|\Z))+", re.MULTILINE)
 _HEAD_ROWS: Final = 2
 _BARE_MARKER: Final = re.compile(r"(?:^|\n)[ \t]*(?:[-*+•]|\d+[.)])[*_]*\s*\Z")
 _FENCE: Final = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n]*$", re.MULTILINE)
+_CHAR_OR_SPACES: Final = re.compile(r"\s+|\S")
 
 
 class TextFilter:
@@ -32,7 +33,7 @@ class TextFilter:
     Drops leading whitespace and a heading at the start that only repeats the node's own
     summary; holds back trailing whitespace. A text that is nothing but its heading is kept.
     The text ends before a line that is the heading of another part: a small model goes on
-    with the plan.
+    with the plan. Of the parts that this one builds on it may make headings of its own.
 
     Args:
         node: whose heading may be echoed; None where nothing but the text can come.
@@ -73,15 +74,19 @@ class TextFilter:
     @cached_property
     def _others(self) -> tuple[Heading, ...]:
         """The headings of other parts; a text of one line has no use for them."""
-        return others(self._skeleton, self._node.id) if self._node else ()
+        if self._node is None:
+            return ()
+        return others(self._skeleton, (self._node.id, *self._node.needs))
 
     def _decided(self, piece: str) -> str:
-        for place, char in enumerate(piece):
-            self._head = ((self._head or "") + char).lstrip()
-            if self._head and not (self._own and self._own.may_begin(self._head)):
+        for found in _CHAR_OR_SPACES.finditer(piece):
+            self._head = ((self._head or "") + found[0]).lstrip()
+            if found[0].isspace():
+                continue  # decides nothing, and there may be thousands
+            if not (self._own and self._own.may_begin(self._head)):
                 head, self._head = self._head, None
                 start = self._own.end_in(head) if self._own else 0
-                return head[start:] + piece[place + 1 :]
+                return head[start:] + piece[found.end() :]
         return ""
 
     def _of_this_part(self, piece: str) -> str:
@@ -99,6 +104,8 @@ class TextFilter:
         if self._line is None:
             return rest
         self._line += rest
+        if rest.isspace() and not rest.endswith("\n"):
+            return ""
         if self._is_others(self._line):
             self._over, self._line = True, None
         elif rest.endswith("\n") or not self._may_be_others(self._line):

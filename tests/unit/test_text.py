@@ -116,9 +116,11 @@ def test_a_text_that_is_only_its_heading_is_kept(text: str) -> None:
         "3. Light | hard short",
         "3. Light",
         "## 3. Light",
-        "**Light:** more",
-        "1) Staffing: more",
+        "**Light:**",
+        "1) Staffing:",
+        "__3. Light__ | hard, needs 1,2",
         "Part 9: Light (3 sentences)",
+        "**Part 3: Light**: more",
     ],
 )
 def test_a_text_ends_where_the_model_goes_on_with_the_plan(heading: str) -> None:
@@ -136,10 +138,58 @@ def test_a_text_ends_where_the_model_goes_on_with_the_plan(heading: str) -> None
         "In short.\n- Light: not much.\n- Staffing: none.",
         "Light\nis the matter.",
         "In short.\n3. Lig",
+        "In short.\n3. Light: not much.\n1. Staffing: none.",
+        "In short.\n**Light:** not much.\n\n**Staffing:** none.",
+        "In short.\n* **Light**: not much.\n* **Staffing**: none.",
+        "In short.\n* **Light**\n* **Staffing**",
+        "In short.\n**Light** | **Staffing**\n--- | ---\nlow | none",
     ],
 )
 def test_a_part_may_name_the_others(text: str) -> None:
     assert clean(list(text))[1] == cleaned(text) == text
+
+
+_MARKS = st.sampled_from(["3. {}", "**{}**", "## {}", "3. **{}**", "* **{}**", "Part 3: {}"])
+_NAMED = st.tuples(_MARKS, st.sampled_from(["", ":", ": it matters.", " | hard", "\n===="]))
+
+
+@given(st.lists(_NAMED, min_size=1, max_size=4), st.sampled_from([1, 4, 1000]))
+def test_a_part_that_builds_on_others_may_give_each_a_heading_of_its_own(
+    named: list[tuple[str, str]], size: int
+) -> None:
+    weighs = NodeSpec(id=2, summary="Watch the soil", needs=(1, 3))
+    lines = [mark.format("Light") + rest + "\nSo much." for mark, rest in named]
+    text = "\n".join(["Weighing both:", *lines])
+    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    assert clean(pieces, node=weighs)[1] == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{} | Price\n--- | ---\nRent | 10\nPower | 5",
+        "{} | easygoing\n--- | ---\nno | yes",
+        "{}\n- one\n- two",
+        "{}\n-- is said twice",
+    ],
+)
+def test_what_begins_with_the_own_title_is_no_heading_if_it_is_a_table(text: str) -> None:
+    text = text.format(NODE.summary)
+    kept = text if "|" in text else text.partition("\n")[2]
+    assert clean(list(text))[1] == cleaned(text) == kept
+
+
+@pytest.mark.parametrize("line", ["=", "====", "---", "  ----  "])
+def test_an_underlined_heading_goes_with_its_line(line: str) -> None:
+    for text in (f"Watch the soil\n{line}\nIt dries.", f"Watch the soil:\n{line}\n\nIt dries."):
+        assert clean(list(text)) == clean([text]) == ("It dries.", "It dries.")
+
+
+@pytest.mark.parametrize("before", ["", "Watch the soil", "It dries.\n", "It dries.\n3. Light"])
+def test_spaces_by_the_thousand_cost_no_more_than_other_text(before: str) -> None:
+    """Read anew with each chunk and in each way they can be parted, they took the worker's time."""
+    text = f"{before}{' ' * 8000}x\n"
+    assert clean([text[at : at + 4] for at in range(0, len(text), 4)])[1] == text.strip()
 
 
 @pytest.mark.parametrize(
