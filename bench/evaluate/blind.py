@@ -1,7 +1,8 @@
 """Judging by hand without knowing whose answer is whose: pairs, a sheet, and the key apart; pure.
 
-The pairs are shuffled and their sides drawn by a seed, so the same records and seed give the same
-pages. Only the key says which method wrote which side.
+A packet compares two methods: pages, a sheet, and a key. Its pairs are shuffled and their sides
+drawn by a seed, so the same records and seed give the same pages. Only the key says which method
+wrote which side.
 """
 
 from __future__ import annotations
@@ -58,27 +59,36 @@ class Pair:
 
 
 def export(
-    records: Records, questions: Sequence[str], against: Iterable[tuple[str, str]], seed: int
+    records: Records,
+    questions: Iterable[str],
+    methods: tuple[str, str],
+    seed: int,
+    first_number: int = 1,
 ) -> tuple[list[Pair], Key]:
-    """Return the pairs to read and their key.
+    """Return the pairs of a packet to read, and their key.
+
+    A packet compares two methods only: who sees two pairs of a question side by side knows by the
+    text that stands in both whose it is.
 
     Args:
         records: where the answers are.
         questions: ids; those of which an answer is missing are left out.
-        against: pairs of methods.
+        methods: the two that are compared.
         seed: of order and sides.
+        first_number: of the pairs; packets that go on from one another share no name, so that no
+            sheet is read by another's key.
     """
-    random = Random(seed)
+    random = Random(f"{seed} {' '.join(methods)}")
     found = [
         (one, two)
-        for first, second in against
         for question in questions
-        if (one := records.find(question, first)) and (two := records.find(question, second))
+        if (one := records.find(question, methods[0]))
+        and (two := records.find(question, methods[1]))
         if one.answer and two.answer
     ]
     random.shuffle(found)
     pairs, key = [], {}
-    for number, (one, two) in enumerate(found, start=1):
+    for number, (one, two) in enumerate(found, start=first_number):
         name, swapped = f"{number:03}", random.random() < 0.5
         texts = [one.answer.text if one.answer else "", two.answer.text if two.answer else ""]
         pairs.append(Pair(name, one.question, *(texts[::-1] if swapped else texts)))

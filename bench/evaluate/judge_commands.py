@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Final
@@ -21,7 +22,7 @@ from services.runtime.engine import EngineClient
 from skelgraph.app import run
 
 KEY_VARIABLE: Final = "SKELGRAPH_JUDGE_API_KEY"
-PAIRS_FILE, SHEET_FILE, KEY_FILE = "pairs.md", "verdicts.csv", "key.json"
+PAIRS_FILE, SHEET_FILE = "pairs.md", "verdicts.csv"
 
 Folders = Annotated[list[Path], typer.Argument(help="of recorded runs", exists=True)]
 Questions = Annotated[Path, typer.Option(help="the file of questions", exists=True)]
@@ -74,8 +75,8 @@ def judge_(
 @app.command()
 def blind_export(
     folders: Folders,
-    into: Annotated[Path, typer.Option(help="folder of the pairs and the sheet")],
-    key: Annotated[Path, typer.Option(help="folder of the key: not where the judge reads")],
+    into: Annotated[Path, typer.Option(help="folder of the packets: pairs and a sheet each")],
+    key: Annotated[Path, typer.Option(help="folder of their keys: not where the judge reads")],
     questions: Questions,
     against: Against = "sgd:direct,sgd:sot",
     seed: Annotated[int, typer.Option(help="of order and sides")] = 1,
@@ -83,18 +84,42 @@ def blind_export(
         bool, typer.Option(help="print the questions; else only their ids")
     ] = True,
 ) -> None:
-    """Write pairs to be judged by hand, shuffled and without names, a sheet, and the key apart."""
-    asked = read_questions(questions)
-    pairs, made = blind.export(
-        read_folders(folders), [one.id for one in asked], read_pairs(against), seed
-    )
-    for folder in (into, key):
+    """Write pairs to be judged by hand, shuffled and without names, sheets, and the keys apart.
+
+    One packet for each pair of methods. Give them to different people, or judge them on different
+    days: a text that stands in two packets is the method's that both compare.
+    """
+
+    async def command() -> int:
+        if key.resolve().is_relative_to(into.resolve()):
+            raise InvalidRequest(f"{key} lies in {into}, where the judge reads", field="key")
+        asked, records = read_questions(questions), read_folders(folders)
+        texts = {one.id: one.text for one in asked} if show_questions else {}
+        number = 1
+        for methods in read_pairs(against):
+            packet = blind.export(records, [one.id for one in asked], methods, seed, number)
+            _write_packet(methods, packet, texts, into, key)
+            number += len(packet[0])
+            left_out = len(asked) - len(packet[0])
+            err.print(f"{':'.join(methods)}: {len(packet[0])} pairs, {left_out} questions left out")
+        return 0
+
+    run(command)
+
+
+def _write_packet(
+    methods: tuple[str, str],
+    packet: tuple[list[blind.Pair], blind.Key],
+    texts: Mapping[str, str],
+    into: Path,
+    key: Path,
+) -> None:
+    name = re.sub(r"[^\w.]", "-", "-".join(methods))
+    for folder in (into / name, key):
         folder.mkdir(parents=True, exist_ok=True)
-    texts = {one.id: one.text for one in asked} if show_questions else {}
-    (into / PAIRS_FILE).write_text(blind.pages(pairs, texts))
-    (into / SHEET_FILE).write_text(blind.sheet(pairs))
-    (key / KEY_FILE).write_text(made.model_dump_json(indent=1) + "\n")
-    err.print(f"{len(pairs)} pairs in {into}, their key in {key / KEY_FILE}", markup=False)
+    (into / name / PAIRS_FILE).write_text(blind.pages(packet[0], texts))
+    (into / name / SHEET_FILE).write_text(blind.sheet(packet[0]))
+    (key / f"{name}.json").write_text(packet[1].model_dump_json(indent=1) + "\n")
 
 
 @app.command()
@@ -122,7 +147,7 @@ def read_pairs(text: str) -> list[tuple[str, str]]:
     pairs = [tuple(part.strip().split(":")) for part in text.split(",")]
     if any(len(pair) != 2 or not all(pair) or pair[0] == pair[1] for pair in pairs):
         raise InvalidRequest(f"{text!r} is not of the form sgd:direct,sot:direct", field="against")
-    return [(pair[0], pair[1]) for pair in pairs]
+    return list(dict.fromkeys((pair[0], pair[1]) for pair in pairs))
 
 
 def _print_judged(made: Sequence[Judgement], pairs: Sequence[tuple[str, str]]) -> None:

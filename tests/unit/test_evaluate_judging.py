@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner, Result
 
 from bench.evaluate import blind
+from bench.evaluate.app import app
 from bench.evaluate.judge import left, looks
 from bench.evaluate.judge_commands import read_pairs
 from bench.evaluate.judging import (
@@ -23,6 +26,7 @@ from bench.evaluate.judging import (
     tally,
     verdict_in,
 )
+from bench.evaluate.records import records_of
 from bench.questions import Question
 from proto.errors import InvalidRequest
 from tests.unit.evaluated import recorded
@@ -159,19 +163,19 @@ def test_a_pair_of_methods_that_is_none_is_refused(text: str) -> None:
 # --- by hand ---
 
 
-AGAINST = [("sgd", "direct"), ("sgd", "sot")]
+BOTH = ("sgd", "direct")
 
 
 @given(st.integers(0, 2**32), st.data())
 def test_verdicts_come_back_as_they_were_meant(seed: int, data: st.DataObject) -> None:
-    pairs, key = blind.export(recorded(), ["1", "2", "61", "none"], AGAINST, seed)
+    pairs, key = blind.export(recorded(), ["1", "2", "61", "none"], BOTH, seed)
     meant = {pair.name: data.draw(st.sampled_from(VERDICTS)) for pair in pairs}
     rows = [",".join(blind.COLUMNS), *(f"{name},{v},why" for name, v in meant.items())]
     read = blind.read_sheet(
         "\n".join(rows).encode(), blind.Key.model_validate_json(key.model_dump_json())
     )
     found = blind.outcomes(read)
-    assert sum(map(len, found.values())) == len(pairs) == 6
+    assert sum(map(len, found.values())) == len(pairs) == 3
     for pair in pairs:
         line = key.pairs[pair.name]
         best = {"A": pair.answer_a, "B": pair.answer_b}.get(meant[pair.name], "")
@@ -181,9 +185,9 @@ def test_verdicts_come_back_as_they_were_meant(seed: int, data: st.DataObject) -
 
 
 def test_the_same_seed_gives_the_same_pages_and_no_page_names_a_method() -> None:
-    one, two = (blind.export(recorded(), ["1", "2", "61"], AGAINST, 7) for _ in range(2))
+    one, two = (blind.export(recorded(), ["1", "2", "61"], BOTH, 7) for _ in range(2))
     assert one == two
-    assert blind.export(recorded(), ["1", "2", "61"], AGAINST, 8) != one
+    assert blind.export(recorded(), ["1", "2", "61"], BOTH, 8) != one
     pages = re.sub(r"> # Of .*", "", blind.pages(one[0], {"1": "Why?"}))
     assert "Question 1: Why?" in pages
     assert not re.search(r"sgd|sot|direct", pages + blind.sheet(one[0]))
@@ -193,9 +197,61 @@ def test_sides_change_about_half_of_the_time() -> None:
     swaps = [
         line.swapped
         for seed in range(60)
-        for line in blind.export(recorded(), ["1", "2"], AGAINST, seed)[1].pairs.values()
+        for line in blind.export(recorded(), ["1", "2"], BOTH, seed)[1].pairs.values()
     ]
     assert 0.35 < sum(swaps) / len(swaps) < 0.65
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """A folder of recorded answers."""
+    folder = tmp_path / "run"
+    with records_of(folder).adding() as adder:
+        for one in recorded().all():
+            adder.add(one)
+    return folder
+
+
+@pytest.fixture
+def asked(tmp_path: Path) -> Path:
+    """The file of their questions, and one more."""
+    file = tmp_path / "questions.jsonl"
+    lines = [{"question_id": id_, "question": id_} for id_ in ("1", "2", "61", "9")]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    return file
+
+
+def exporting(run_folder: Path, asked: Path, key: str) -> Result:
+    """Run `blind-export` beside the folder."""
+    argv = ["blind-export", str(run_folder), "--questions", str(asked), "--key"]
+    argv += [str(run_folder.parent / key), "--into", str(run_folder.parent / "blind")]
+    return CliRunner().invoke(app, [*argv, "--against", "sgd:direct,sgd:sot"])
+
+
+def test_no_packet_has_a_text_twice_nor_the_pairs_of_another(run_folder: Path, asked: Path) -> None:
+    done = exporting(run_folder, asked, "kept")
+    assert (done.exit_code, done.stderr.count("3 pairs, 1 questions left out")) == (0, 2)
+    folder = run_folder.parent
+    sheets: list[str] = []
+    for packet in ("sgd-direct", "sgd-sot"):
+        read = (folder / "blind" / packet / "pairs.md").read_text()
+        texts = re.findall(r"> # Of .*", read)
+        assert len(set(texts)) == len(texts) == 6
+        key = blind.read_key(folder / "kept" / f"{packet}.json")
+        assert {f"{line.first}-{line.second}" for line in key.pairs.values()} == {packet}
+        sheet = (folder / "blind" / packet / "verdicts.csv").read_text()
+        sheets += sheet.splitlines()[1:]
+    assert len(set(sheets)) == 6
+    with pytest.raises(blind.WrongSheet, match="there is no pair"):
+        blind.read_sheet(sheet.encode(), blind.read_key(folder / "kept" / "sgd-direct.json"))
+
+
+@pytest.mark.parametrize("key", ["blind", "blind/key", "run/../blind/key"])
+def test_no_key_is_written_where_the_judge_reads(run_folder: Path, asked: Path, key: str) -> None:
+    refused = exporting(run_folder, asked, key)
+    assert refused.exit_code == 2
+    assert "where the judge reads" in refused.stderr
+    assert not (run_folder.parent / "blind").exists()
 
 
 @pytest.mark.parametrize(
@@ -213,14 +269,14 @@ def test_sides_change_about_half_of_the_time() -> None:
 def test_a_sheet_that_is_not_right_says_what_is_wrong(
     change: Callable[[list[str]], list[str]], said: str
 ) -> None:
-    _, key = blind.export(recorded(), ["1", "2", "61"], AGAINST[:1], 1)
+    _, key = blind.export(recorded(), ["1", "2", "61"], BOTH, 1)
     rows = [",".join(blind.COLUMNS), *(f"{name},A," for name in key.pairs)]
     with pytest.raises(blind.WrongSheet, match=said):
         blind.read_sheet("\n".join(change(rows)).encode(), key)
 
 
 def test_a_sheet_as_a_spreadsheet_saves_it_is_read() -> None:
-    _, key = blind.export(recorded(), ["1"], AGAINST[:1], 1)
+    _, key = blind.export(recorded(), ["1"], BOTH, 1)
     saved = "\ufeffPair,Verdict,Remark\r\n1,a,\r\n,,\r\n"
     assert len(blind.read_sheet(saved.encode(), key)) == 1
 
@@ -233,7 +289,7 @@ def test_a_file_that_is_no_key_is_refused(tmp_path: Path) -> None:
 
 @given(st.binary() | st.text().map(str.encode))
 def test_whatever_a_sheet_holds_is_refused_in_words(data: bytes) -> None:
-    _, key = blind.export(recorded(), ["1"], AGAINST[:1], 1)
+    _, key = blind.export(recorded(), ["1"], BOTH, 1)
     for head in (b"", b"pair,verdict,remark\n"):
         with pytest.raises(blind.WrongSheet):
             blind.read_sheet(head + data, key)
