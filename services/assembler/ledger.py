@@ -60,7 +60,7 @@ class Ledger:
         if stored.cancelled() or stored.exception():
             return
         work = release.work
-        metrics.NODES_RELEASED.labels(work.pool, _kind(release)).inc()
+        metrics.count_release(work.pool, _kind(release))
         log.debug(
             "node_released",
             request=work.request,

@@ -163,10 +163,21 @@ def count_node(
 def count_tokens(pool: str, prompt: int, cached: int, generated: int) -> None:
     """Count the tokens of one engine call."""
     for counter, tokens in zip(_of_tokens(pool), (prompt, cached, generated), strict=True):
-        counter.inc(tokens)
+        if tokens:
+            counter.inc(tokens)
+
+
+def count_release(pool: str, kind: str) -> None:
+    """Count a node that was handed to a pool."""
+    _of_releases(pool, kind).inc()
 
 
 # A look-up by labels costs as much as counting does; these are counted for each node.
+
+
+@functools.cache
+def _of_releases(pool: str, kind: str) -> Counter:
+    return NODES_RELEASED.labels(pool, kind)
 
 
 @functools.cache
