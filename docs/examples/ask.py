@@ -1,11 +1,10 @@
 """Asks a question and prints the answer: `python ask.py QUESTION`."""
 
-import asyncio
 import json
 import sys
 
 import nats.errors
-from connecting import connect, new_id
+from connecting import connect, new_id, run
 
 
 async def ask(question: str) -> str:
@@ -26,5 +25,10 @@ async def ask(question: str) -> str:
             return said["text"] if "text" in said else f"{error['code']}: {error['message']}"
 
 
+async def main() -> None:
+    """Print the answer."""
+    print(await ask(sys.argv[1]))
+
+
 if __name__ == "__main__":
-    print(asyncio.run(ask(sys.argv[1])))
+    run(main())

@@ -1,10 +1,9 @@
 """Stores a request, cancels it and prints how it ended: `python cancel.py QUESTION`."""
 
-import asyncio
 import json
 import sys
 
-from connecting import connect
+from connecting import connect, run
 
 
 async def cancel(question: str) -> None:
@@ -26,4 +25,4 @@ async def cancel(question: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(cancel(sys.argv[1]))
+    run(cancel(sys.argv[1]))

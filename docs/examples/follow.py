@@ -1,13 +1,12 @@
 """Stores a request and shows how it goes: `python follow.py QUESTION [REQUEST]`."""
 
-import asyncio
 import json
 import secrets
 import sys
 
 import nats.errors
 import nats.js.errors
-from connecting import connect, new_id
+from connecting import connect, new_id, run
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
@@ -65,4 +64,4 @@ async def follow(question: str, request: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(follow(sys.argv[1], sys.argv[2] if sys.argv[2:] else new_id()))
+    run(follow(sys.argv[1], sys.argv[2] if sys.argv[2:] else new_id()))

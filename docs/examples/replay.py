@@ -1,10 +1,10 @@
 """Prints what is stored of a request: `python replay.py REQUEST [AFTER]`."""
 
-import asyncio
 import json
 import sys
 
-from connecting import connect
+import nats.errors
+from connecting import connect, run
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
 
@@ -17,7 +17,10 @@ async def replay(request: str, after: int) -> None:
     )
     pending = 1
     while pending:
-        message = await facts.next_msg(timeout=5)  # a TimeoutError if there is nothing
+        try:
+            message = await facts.next_msg(timeout=5)
+        except nats.errors.TimeoutError:
+            raise SystemExit(f"nothing is stored of {request} after {after}") from None
         stored = message.metadata
         print(stored.sequence.stream, json.loads(message.data)["type"], stored.timestamp)
         pending = stored.num_pending
@@ -25,4 +28,4 @@ async def replay(request: str, after: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(replay(sys.argv[1], int(sys.argv[2]) if sys.argv[2:] else 0))
+    run(replay(sys.argv[1], int(sys.argv[2]) if sys.argv[2:] else 0))

@@ -1,12 +1,11 @@
 """Follows a request with a tenant's credentials: `python tenant.py QUESTION [REQUEST]`."""
 
-import asyncio
 import json
 import sys
 from collections.abc import AsyncIterator
 
 import nats.errors
-from connecting import connect, new_id
+from connecting import connect, new_id, run
 from follow import ENDS, submit
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -73,4 +72,4 @@ async def follow(question: str, request: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(follow(sys.argv[1], sys.argv[2] if sys.argv[2:] else new_id()))
+    run(follow(sys.argv[1], sys.argv[2] if sys.argv[2:] else new_id()))

@@ -6,11 +6,13 @@ import asyncio
 import os
 import re
 import shutil
+import subprocess
 import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -91,14 +93,18 @@ async def start_services(
 
 async def ran(place: Place, *argv: str, path: str = "") -> str:
     """Run an example and return what it printed."""
-    env = {**os.environ, **place.env}
-    env["PATH"] = f"{path}:{env['PATH']}"
+    code, out, err = await ended({**place.env, "PATH": f"{path}:{os.environ['PATH']}"}, *argv)
+    assert code == 0, err
+    return out
+
+
+async def ended(env: Mapping[str, str], *argv: str) -> tuple[int | None, str, str]:
+    """Run an example; return its exit code, what it printed, and what it said of errors."""
     process = await asyncio.create_subprocess_exec(
-        *argv, cwd=EXAMPLES, env=env, stdout=PIPE, stderr=PIPE
+        *argv, cwd=EXAMPLES, env={**os.environ, **env}, stdout=PIPE, stderr=PIPE
     )
     out, err = await process.communicate()
-    assert process.returncode == 0, err.decode()
-    return out.decode()
+    return process.returncode, out.decode(), err.decode()
 
 
 async def python(place: Place, *argv: str) -> str:
@@ -141,6 +147,30 @@ async def test_the_python_examples_follow_and_replay(place: Place) -> None:
         python(place, "replay.py", request), python(place, "replay.py", request, facts[1][0]), again
     )
     assert [told(one) for one in (replayed, rest, once_more)] == [facts, facts[2:], facts]
+
+
+async def test_what_goes_wrong_is_said_in_a_line(tmp_path: Path) -> None:
+    async with NatsServer(tmp_path / "nats") as server, AsyncExitStack() as stack:
+        await open_runtime(stack, server)
+        env = {"SKELGRAPH_NATS_URL": server.url}
+        asked, replayed = await asyncio.gather(
+            ended(env, sys.executable, "ask.py", QUESTION),
+            ended(env, sys.executable, "replay.py", "unknown"),
+        )
+    assert asked == (1, "", "nobody answers there: no assembler runs\n")
+    assert replayed == (1, "", "nothing is stored of unknown after 0\n")
+
+
+async def test_an_example_whose_reader_has_gone_ends_without_a_word() -> None:
+    code = "from connecting import run\nasync def example(): print('x' * 9999)\nrun(example())"
+    nobody, pipe = os.pipe()
+    os.close(nobody)
+    argv = (sys.executable, "-c", code)
+    run = partial(subprocess.run, argv, cwd=EXAMPLES, stdout=pipe, stderr=PIPE, check=False)
+    done = await asyncio.to_thread(run)
+    os.close(pipe)
+    assert not done.stderr
+    assert done.returncode == 0
 
 
 async def test_the_commands_of_nats_do_what_the_guide_says(place: Place, tmp_path: Path) -> None:
@@ -189,5 +219,5 @@ async def test_the_guide_shows_the_examples_as_they_are_run() -> None:
 
 async def test_the_readme_shows_the_first_example_as_it_is_run() -> None:
     code = (EXAMPLES / "ask.py").read_text(encoding="utf-8")
-    piece = code[code.index("async def ask") : code.index("\n\n\nif __name__")]
+    piece = code[code.index("async def ask") : code.index("\n\n\nasync def main")]
     assert piece in (ROOT / "README.md").read_text(encoding="utf-8")
