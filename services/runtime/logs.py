@@ -56,6 +56,12 @@ def configure(
     structlog.contextvars.bind_contextvars(**bound)
     # Libraries log by the standard module; only what is wrong is of interest.
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, force=True)
+    logging.getLogger("asyncio").addFilter(_is_of_interest)
+
+
+def _is_of_interest(record: logging.LogRecord) -> bool:
+    """Drop what asyncio says at each end of a TLS connection of nats-py: nobody can do anything."""
+    return "eof_received()" not in record.getMessage()
 
 
 def _processors(*, for_eyes: bool) -> list[Processor]:

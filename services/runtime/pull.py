@@ -295,7 +295,8 @@ class ConsumerPull:
         if status in _GONE:
             description = (msg.headers or {}).get("Description", "")
             if "Completed" not in description:
-                log.warning("pull_refused", consumer=self._name, status=status, reason=description)
+                reason = reason_in(description)
+                log.warning("pull_refused", consumer=self._name, status=status, reason=reason)
                 self._missing = True
         self._close_pull(msg.subject)
 
@@ -349,3 +350,8 @@ class ConsumerPull:
         self._open.clear()
         self.due = 0
         self._changed.set()
+
+
+def reason_in(description: str) -> str:
+    """Return what a status says; nats-py takes a header that follows it for a part of it."""
+    return description.partition("\n")[0].strip() or "nobody answers"
