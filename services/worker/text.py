@@ -23,7 +23,8 @@ _TABLE: Final = re.compile(r"(?:^[ \t]*\|[^\n]*(?:\n|\Z))+", re.MULTILINE)
 #: A table without a row below its head is none.
 _HEAD_ROWS: Final = 2
 _BARE_MARKER: Final = re.compile(r"(?:^|\n)[ \t]*(?:[-*+•]|\d+[.)])[*_]*\s*\Z")
-_FENCE: Final = re.compile(r"^[ \t]*(`{3,}|~{3,})[^\n]*$", re.MULTILINE)
+#: A line that opens or closes a code block; one with a further backtick is code within a line.
+_FENCE: Final = re.compile(r"^[ \t]*(`{3,}(?=[^`\n]*$)|~{3,})[^\n]*$", re.MULTILINE)
 _CHAR_OR_SPACES: Final = re.compile(r"\s+|\S")
 
 
@@ -33,7 +34,8 @@ class TextFilter:
     Drops leading whitespace and a heading at the start that only repeats the node's own
     summary; holds back trailing whitespace. A text that is nothing but its heading is kept.
     The text ends before a line that is the heading of another part: a small model goes on
-    with the plan. Of the parts that this one builds on it may make headings of its own.
+    with the plan. Of the parts that this one builds on it may make headings of its own, and
+    within a code block no line is a heading.
 
     Args:
         node: whose heading may be echoed; None where nothing but the text can come.
@@ -46,6 +48,8 @@ class TextFilter:
         self._skeleton = skeleton
         self._head: str | None = ""  # None once it is decided
         self._line: str | None = None  # a line that may become another part's heading
+        self._last = ""  # the line that is being written, whole
+        self._fence: str | None = None  # of the code block that is open
         self._over = False
         self._shown: list[str] = []
         self._held = ""
@@ -95,9 +99,11 @@ class TextFilter:
         for line in _lines(piece):
             if self._over:
                 break
-            kept += self._kept(line)
+            kept += line if self._fence else self._kept(line)
+            self._last += line
             if line.endswith("\n") and not self._over:
-                self._line = ""
+                self._fence = _fence_after(self._last, self._fence)
+                self._last = self._line = ""
         return kept
 
     def _kept(self, rest: str) -> str:
@@ -137,17 +143,25 @@ def _lines(text: str) -> list[str]:
 
 def _fences(text: str) -> Iterator[tuple[int, int, str]]:
     """Yield start, end and marker of each code block; an open one ends beyond the text."""
-    if "```" not in text and "~~~" not in text:
-        return
-    opened: re.Match[str] | None = None
-    for fence in _FENCE.finditer(text):
-        if opened is None:
-            opened = fence
-        elif fence[1].startswith(opened[1]) and fence[0].strip() == fence[1]:
-            yield opened.start(), fence.end(), opened[1]
-            opened = None
+    start, opened = 0, None
+    for line in _FENCE.finditer(text):
+        before, opened = opened, _fence_after(line[0], opened)
+        if opened and not before:
+            start = line.start()
+        elif before and not opened:
+            yield start, line.end(), before
     if opened:
-        yield opened.start(), len(text) + 1, opened[1]
+        yield start, len(text) + 1, opened
+
+
+def _fence_after(line: str, opened: str | None) -> str | None:
+    """Return the marker of the code block that is open after `line`, if `opened` was before it."""
+    fence = _FENCE.match(line)
+    if fence is None:
+        return opened
+    if opened is None:
+        return fence[1]
+    return None if fence[1].startswith(opened) and line.strip() == fence[1] else opened
 
 
 def _open_fence(text: str) -> str | None:

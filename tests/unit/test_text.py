@@ -149,6 +149,19 @@ def test_a_part_may_name_the_others(text: str) -> None:
     assert clean(list(text))[1] == cleaned(text) == text
 
 
+_CODE = st.sampled_from(
+    ["# 3. Light\n", "## Light\n", "3. Light\n", "ls  # all\n", "```py\n", "\n"]
+)
+
+
+@given(st.lists(_CODE, max_size=5), st.sampled_from(["```", "~~~", "  ```sh", "````"]))
+def test_no_line_of_a_code_block_is_a_heading(code: list[str], fence: str) -> None:
+    block = f"{fence}\n{''.join(code)}{fence.strip().removesuffix('sh')}\n"
+    text = f"Run:\n{block}Then it is light.\n3. Light\nMore."
+    for pieces in (list(text), [text]):
+        assert clean(pieces)[1] == text.removesuffix("\n3. Light\nMore.")
+
+
 _MARKS = st.sampled_from(["3. {}", "**{}**", "## {}", "3. **{}**", "* **{}**", "Part 3: {}"])
 _NAMED = st.tuples(_MARKS, st.sampled_from(["", ":", ": it matters.", " | hard", "\n===="]))
 
@@ -257,3 +270,10 @@ def test_an_open_code_fence_is_closed(reason: FinishReason) -> None:
     assert cleaned("Run. So:\n```py\na = 1.\nb", reason) == "Run. So:\n```py\na = 1.\nb\n```"
     assert cleaned("~~~~\nx", reason) == "~~~~\nx\n~~~~"
     assert cleaned("```\na\n```\nDone.", reason) == "```\na\n```\nDone."
+
+
+@pytest.mark.parametrize(
+    "text", ["```print(1)``` prints one.", "So:\n```x = `a` ``` is code.\nYes."]
+)
+def test_code_within_a_line_opens_no_block(text: str) -> None:
+    assert cleaned(text) == cleaned(text, "length") == text
