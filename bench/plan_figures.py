@@ -128,9 +128,15 @@ def _all_nodes(plans: Sequence[ReadPlan]) -> list[NodeSpec]:
     return [node for plan in plans for node in plan.nodes]
 
 
+#: Two titles that share only these are not near to one another.
+_EMPTY_WORDS: Final = frozenset(
+    ("a", "an", "the", "of", "in", "on", "for", "to", "and", "with", "der", "die", "das", "und")
+)
+
+
 def near(nodes: Sequence[NodeSpec]) -> int:
     """Return how many nodes share most of their words with an earlier one."""
-    points = [point_of(node.summary) for node in nodes]
+    points = [frozenset(point_of(node.summary)) - _EMPTY_WORDS for node in nodes]
     return sum(
         any(len(one & two) >= NEAR_SHARE * len(one | two) for two in points[:place])
         for place, one in enumerate(points)

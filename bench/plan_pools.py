@@ -18,7 +18,7 @@ import orjson
 import typer
 import uvloop
 
-from bench.plan_figures import NEAR_SHARE, PlanText, read_plan
+from bench.plan_figures import PlanText, near, read_plan
 from bench.plans import LIMITS, MAX_NODES, ask
 from bench.questions import Question, read_questions, spread
 from bench.simulated_engine.profiles import PROFILES
@@ -28,7 +28,7 @@ from services.planner.amend import AmendmentReader, amendment_call
 from services.planner.draft import kept
 from services.planner.gate import Decision, Ending, decide, depth, width
 from services.planner.parser import PlanItem, PlanLimits, Planned, ShapeKind
-from services.planner.reading import PlanReader, point_of
+from services.planner.reading import PlanReader
 from services.runtime import logs
 from services.runtime.engine import EngineClient
 
@@ -150,15 +150,6 @@ def _add(draft: Written, items: Sequence[PlanItem]) -> None:
 # --- what it comes to -------------------------------------------------------------------
 
 
-def alike(nodes: Sequence[NodeSpec]) -> int:
-    """Return how many titles nearly say the same as one before them, word by word."""
-    points = [point_of(node.summary) for node in nodes]
-    return sum(
-        any(len(one & other) >= NEAR_SHARE * len(one | other) for other in points[:place])
-        for place, one in enumerate(points)
-    )
-
-
 def plan_s(written: Written, *, until_first: bool = False) -> float:
     """Return how long the plan takes on the GPUs of the profiles, alone on them."""
     took_s = 0.0
@@ -184,7 +175,7 @@ def table(rows: Sequence[Row]) -> str:
         ("nodes", lambda a: _spread(rows, a, lambda w: len(w.nodes))),
         ("depth", lambda a: _spread(rows, a, lambda w: depth(w.nodes))),
         ("width", lambda a: _spread(rows, a, lambda w: width(w.nodes))),
-        ("titles nearly said twice", lambda a: _total(rows, a, lambda w: alike(w.nodes))),
+        ("titles nearly said twice", lambda a: _total(rows, a, lambda w: near(w.nodes))),
         ("points left out / added", lambda a: _changes(rows, a)),
         ("tokens of the large model", lambda a: _spread(rows, a, lambda w: w.tokens.get("large"))),
         ("tokens of the small model", lambda a: _spread(rows, a, lambda w: w.tokens.get("small"))),

@@ -7,7 +7,6 @@ makes a chain is cut. The points after one that was left out move up by one numb
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
@@ -18,10 +17,9 @@ from services.planner.parser import PlanItem, PlanLimits, Planned, PlanParser, r
 #: Levels of a graph: points, and points that join them. A deeper graph waits more than it gains.
 MAX_DEPTH: Final = 2
 
-# Words that do not tell two points apart.
-_EMPTY_WORDS: Final = frozenset(
-    ("a", "an", "the", "of", "in", "on", "for", "to", "and", "with", "der", "die", "das", "und")
-)
+_ARTICLES: Final = frozenset(("a", "an", "the", "der", "die", "das"))
+#: A plural without its s has so many letters: "News channels" are not new ones.
+_MIN_STEM_CHARS: Final = 4
 
 
 class PlanReader:
@@ -53,7 +51,7 @@ class PlanReader:
         self._ids: dict[int, int] = {}  # by the number that the model wrote
         self._needs: dict[int, tuple[int, ...]] = {}
         self._levels: dict[int, int] = {}
-        self._points: dict[frozenset[str], int] = {}
+        self._points: dict[tuple[str, ...], int] = {}
         self.written: list[NodeSpec] = []
         self.lines = len(done)
         self.done = [self._kept(node, node.id) for node in self._parser.done]
@@ -77,7 +75,8 @@ class PlanReader:
         """Return the item as it is published, or None if it repeats an earlier one."""
         said = item.node
         self.lines += 1
-        known = self._points.get(point_of(said.summary))
+        point = point_of(said.summary)
+        known = self._points.get(point) if point else None
         if known and self._checked:
             self._ids[said.id] = known
             return None
@@ -113,12 +112,26 @@ def _renumbered(node: NodeSpec, ids: Mapping[int, int], number: int) -> NodeSpec
     return renumbered
 
 
-def point_of(summary: str) -> frozenset[str]:
-    """Return what two summaries of the same point have in common.
+def point_of(summary: str) -> tuple[str, ...]:
+    """Return what two summaries of the same point have in common; empty is nothing.
 
-    Their words, whatever the order, case, punctuation and plural; not their articles. Two that
-    differ in more are two points: to drop one that is new costs more than to keep one twice.
+    Their words in order, whatever the case, spaces and punctuation, English plurals and the
+    article in front. Two that differ in more are two points: to drop one that is new costs more
+    than to keep one twice. Signs are words or parts of them (C++, C#, vowel signs, emoji).
     """
-    words = re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", summary).casefold())
-    said = {word.removesuffix("s") for word in words} - _EMPTY_WORDS
-    return frozenset(said or words)
+    folded = unicodedata.normalize("NFKC", summary).casefold()
+    words = "".join(char if _tells(folded, at) else " " for at, char in enumerate(folded)).split()
+    said = words[1:] if len(words) > 1 and words[0] in _ARTICLES else words
+    return tuple(map(_singular, said))
+
+
+def _tells(text: str, at: int) -> bool:
+    """Say whether a character is no space or punctuation: C# is another point than C."""
+    if text[at] == "#":
+        return at > 0 and text[at - 1].isalnum()
+    return unicodedata.category(text[at])[0] in "LMNS"
+
+
+def _singular(word: str) -> str:
+    stem = word.removesuffix("s")
+    return word if len(stem) < _MIN_STEM_CHARS or stem.endswith("s") else stem
