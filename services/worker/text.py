@@ -143,7 +143,8 @@ def _lines(text: str) -> list[str]:
 
 def _fences(text: str) -> Iterator[tuple[int, int, str]]:
     """Yield start, end and marker of each code block; an open one ends beyond the text."""
-    start, opened = 0, None
+    start = 0
+    opened: str | None = None
     for line in _FENCE.finditer(text):
         before, opened = opened, _fence_after(line[0], opened)
         if opened and not before:
