@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,24 @@ settings.load_profile("steady" if os.environ.get("CI") else "searching")
 #: Short, so that what a dead process held comes back while the test waits.
 ACK_WAIT_S = 1.5
 PARTITIONS = 2
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was left out, where nobody can overlook it."""
+    lines = not_tested(terminalreporter.stats.get("skipped", []))
+    if lines:
+        terminalreporter.section("NOT TESTED on this machine", sep="!", red=True, bold=True)
+        terminalreporter.line("\n".join(lines))
+
+
+def not_tested(skipped: Iterable[pytest.TestReport]) -> list[str]:
+    """Return a line for each reason for which tests were skipped."""
+    reasons = Counter(
+        one.longrepr[2].removeprefix("Skipped: ")
+        for one in skipped
+        if isinstance(one.longrepr, tuple)
+    )
+    return [f"{reason} (tests: {count})" for reason, count in reasons.items()]
 
 
 @dataclass
