@@ -1,44 +1,38 @@
 """Where two node texts meet: what a model is shown of it, and what of its reply is taken. Pure.
 
-The model may only rewrite the first sentence of the later text. A reply is taken if it is one
-whole sentence or two, about as long, that say what the old one said: in the same letters, with
-the same numbers and the same Markdown. Else the joint stays as it was. A text that begins with
-a heading, a list, a table, a quotation or code is not touched.
+The model may only put a phrase in front of the first sentence of the later text. A reply is taken
+if it is that sentence, word for word, behind one phrase that ends in a comma and names no new
+number: whether a sentence that was reworded still says the same cannot be told from its letters.
+Else the joint stays as it was. A text that begins with a heading, a list, a table, a quotation or
+code is not touched.
 """
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from typing import Final
 
 from proto.messages import FinishReason
+from services.runtime import sentences
 
 #: What is shown of the earlier text, and the longest sentence that is rewritten, in characters.
 MAX_TAIL_CHARS: Final = 300
 MAX_HEAD_CHARS: Final = 400
 MIN_HEAD_CHARS: Final = 20
-#: A replacement is at most this much longer, and at least this share of the old one.
-MAX_MORE_CHARS: Final = 80
-MIN_SHARE: Final = 0.6
-#: Share of the old sentence's runs of letters that the new one must have.
-KEPT_SHARE: Final = 0.6
-_RUN_CHARS: Final = 4
+#: Longest phrase in front of a sentence, in characters.
+MAX_LEAD_CHARS: Final = 80
 
-_SENTENCE: Final = re.compile(
-    r"[^\n]*?(?:[.!?…؟।]+[\"'”’»)\]*_]*(?=\s|$)|[。！？]+[”’」』）]*|(?=\n|$))"
-)
-_SENTENCE_END: Final = re.compile(r"[.!?…؟।。！？:：][\"'”’»)\]*_”’」』）]*$")
+_SENTENCE_END: Final = re.compile(r"[.!?…؟।॥۔。！？｡:：][\"'”’»)\]*_”’」』）]*$")
 _STRUCTURE: Final = re.compile(r"\s*(?:[-+*•|>#`~]|\d+[.)]\s|\[\d)")
-_MARKS: Final = "`*_[]|#$<>:："
+_LEAD: Final = re.compile(r"[^\n`*_\[\]|#$<>:：]*[,،，、][^\S\n]*")
 _NUMBER: Final = re.compile(r"\d+(?:[.,]\d+)*")
 _QUOTES: Final = ('"', "“", "”", "'")
 
 
 def head(text: str) -> str | None:
     """Return the first sentence of `text` if it may be rewritten, else None."""
-    found = _SENTENCE.match(text)
-    sentence = found[0] if found else ""
+    line = text.partition("\n")[0]
+    sentence = line[: next(sentences.ends(line), len(line))]
     if _STRUCTURE.match(text) or not MIN_HEAD_CHARS <= len(sentence) <= MAX_HEAD_CHARS:
         return None
     return sentence if _SENTENCE_END.search(sentence) else None
@@ -50,7 +44,7 @@ def tail(text: str) -> str:
 
 
 def joined(before: str, text: str, reply: str, reason: FinishReason) -> str:
-    """Return `text` with its first sentence as `reply` has it; unchanged if that is no good.
+    """Return `text` with its first sentence as `reply` has it; unchanged if it says another.
 
     Args:
         before: the text that stands before it.
@@ -59,7 +53,7 @@ def joined(before: str, text: str, reply: str, reason: FinishReason) -> str:
         reason: how its reply ended.
     """
     old, new = head(text), _plain(reply)
-    if old is None or reason != "stop" or not _is_good(tail(before), old, new):
+    if old is None or reason != "stop" or not _leads_to(tail(before), old, new):
         return text
     return new + text[len(old) :]
 
@@ -70,30 +64,15 @@ def _plain(reply: str) -> str:
     return reply[1:-1].strip() if quoted else reply
 
 
-def _is_good(before: str, old: str, new: str) -> bool:
+def _leads_to(before: str, old: str, new: str) -> bool:
+    """Say whether `new` is a phrase and the sentence `old`, whose initial may be small then."""
+    lead, said = new[: -len(old)], new[-len(old) :]
     return (
-        "\n" not in new
-        and MIN_SHARE * len(old) <= len(new) <= len(old) + MAX_MORE_CHARS
-        and _SENTENCE_END.search(new) is not None
-        and _STRUCTURE.match(new) is None
-        and _marks(new) == _marks(old)
-        and _says_the_same(before, old, new)
+        said[1:] == old[1:]
+        and said[0] in (old[0], old[0].lower())
+        and len(lead) <= MAX_LEAD_CHARS
+        and _LEAD.fullmatch(lead) is not None
+        and _STRUCTURE.match(lead) is None
+        and not any(sentences.ends(lead))
+        and set(_NUMBER.findall(lead)) <= set(_NUMBER.findall(before))
     )
-
-
-def _marks(text: str) -> Counter[str]:
-    return Counter(char for char in text if char in _MARKS)
-
-
-def _says_the_same(before: str, old: str, new: str) -> bool:
-    said, says = set(_NUMBER.findall(old)), set(_NUMBER.findall(new))
-    if not said <= says <= said | set(_NUMBER.findall(before)):
-        return False
-    runs = _runs(old)
-    return len(runs & _runs(new)) >= KEPT_SHARE * len(runs)
-
-
-def _runs(text: str) -> set[str]:
-    """Return the runs of letters in `text`: they tell content and language, in any script."""
-    letters = "".join(char for char in text.casefold() if char.isalnum())
-    return {letters[at : at + _RUN_CHARS] for at in range(max(1, len(letters) - _RUN_CHARS + 1))}

@@ -11,10 +11,10 @@ from services.runtime.calls import ChatCall, ChatMessage
 MAX_TOKENS: Final = 160
 
 _RULES: Final = """\
-Two writers wrote two parts of one text. You rewrite the first sentence of the second part so that \
-it follows on from the end of the first. Keep all that it says, its language and its form; a word \
-or a short phrase in front is often enough. Reply with the sentence only. If it follows well \
-already, reply with it unchanged."""
+Two writers wrote two parts of one text. You put a short phrase and a comma in front of the first \
+sentence of the second part, in its language, so that it follows on from the end of the first. \
+Repeat the sentence word for word behind them. Reply with phrase and sentence only. If it follows \
+well already, reply with it unchanged."""
 
 _EXAMPLE: Final = (
     ChatMessage(
@@ -29,7 +29,7 @@ _EXAMPLE: Final = (
 
 
 def joint_call(work: DecodeNode) -> ChatCall:
-    """Return the call that rewrites the later of the two texts in `work`."""
+    """Return the call that leads from the earlier to the later of the two texts in `work`."""
     before, after = work.predecessors
     asked = f"First part ends: {before.text}\nSecond part begins: {after.text}"
     return ChatCall(

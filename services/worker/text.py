@@ -15,9 +15,9 @@ from functools import cached_property
 from typing import Final
 
 from proto.messages import FinishReason, NodeSpec
+from services.runtime import sentences
 from services.worker.headings import Heading, heading, others
 
-_SENTENCE_END: Final = re.compile(r"(?:[.!?…؟।]+[\"'”’»)\]*_]*(?=\s|$))|[。！？]+[”’」』）]*")
 _LIST_LINE: Final = re.compile(r"^[ \t]*(?:[-*+•]|\d+[.)])[ \t]*\S[^\n]*(?=\n)", re.MULTILINE)
 _TABLE: Final = re.compile(r"(?:^[ \t]*\|[^\n]*(?:\n|\Z))+", re.MULTILINE)
 #: A table without a row below its head is none.
@@ -176,9 +176,9 @@ def _whole_sentences(text: str) -> str:
         match.span() for match in _TABLE.finditer(text) if not _is_within(match.start(), fences)
     ]
     ends = [end for _, end in fences] + [end for table in tables for end in _rows(text, *table)]
-    for pattern in (_SENTENCE_END, _LIST_LINE):
-        found = (match.end() for match in pattern.finditer(text))
-        ends += [end for end in found if not _is_within(end, fences + tables)]
+    lines = (match.end() for match in _LIST_LINE.finditer(text))
+    blocks = fences + tables
+    ends += [end for end in (*sentences.ends(text), *lines) if not _is_within(end, blocks)]
     for end in sorted(ends, reverse=True):
         whole = text[:end].rstrip()  # a list line may end with a carriage return
         if not _BARE_MARKER.search(whole):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.assembler.joints import MAX_MORE_CHARS, head, joined, tail
+from services.assembler.joints import MAX_LEAD_CHARS, head, joined, tail
 
 BEFORE = "Rent in the centre has doubled.\n\nIt takes 40 percent of what we earn."
 OLD = "The commute from the suburbs takes 45 minutes."
@@ -44,10 +44,39 @@ def test_a_sentence_that_says_the_same_is_taken_and_nothing_else_changes(reply: 
         "Here is the sentence: The commute from the suburbs takes 45 minutes.",
         f"The commute from the suburbs takes 45 minutes, {'which is a lot, ' * 9}really.",
         "The commute from the suburbs takes\n45 minutes.",
+        "Against that, the commute from the suburbs never takes 45 minutes.",
+        "Hardly ever the commute from the suburbs takes 45 minutes.",
+        "No. By car, the commute from the suburbs takes 45 minutes.",
+        "Against that, all the 41 days, the commute from the suburbs takes 45 minutes.",
     ],
 )
 def test_a_bad_reply_leaves_the_joint_as_it_was(reply: str) -> None:
     assert polished(reply) == TEXT
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("Aspirin is safe for children.", "However, aspirin is not safe for children."),
+        ("Always wash the wound first.", "Besides, never wash the wound first."),
+        ("Marie Curie found radium.", "Later, Pierre Curie found radium."),
+        ("It cost 5 million to build.", "Then, it cost 5 billion to build."),
+        ("12 died and 30 recovered.", "Of these, 30 died and 12 recovered."),
+    ],
+)
+def test_a_sentence_that_says_another_thing_in_the_same_letters_is_not_taken(
+    old: str, new: str
+) -> None:
+    assert polished(new, f"{old} More.") == f"{old} More."
+
+
+@given(
+    st.lists(st.sampled_from([OLD, OLD[1:], "t", "Besides,", "not", "12", "40", ".", ",", "好"]))
+)
+def test_whatever_is_taken_has_the_old_sentence_word_for_word(words: list[str]) -> None:
+    reply = " ".join(words)
+    taken = polished(reply)
+    assert taken == TEXT or taken.removesuffix(TEXT[len(OLD) :]).endswith(OLD[1:])
 
 
 def test_a_reply_that_was_cut_off_leaves_the_joint_as_it_was() -> None:
@@ -66,6 +95,14 @@ def test_a_reply_that_was_cut_off_leaves_the_joint_as_it_was() -> None:
         ("> A quotation that is long enough to count.", None),
         ("No end of a sentence in this long line\nAnd more.", None),
         (f"{'Too long, ' * 60}really.", None),
+        (
+            "The company Acme Holdings Inc. was founded in 1990. Then more.",
+            "The company Acme Holdings Inc. was founded in 1990.",
+        ),
+        (
+            "Ein Garten braucht viel, z. B. Wasser und Licht. Dann mehr.",
+            "Ein Garten braucht viel, z. B. Wasser und Licht.",
+        ),
         ("Version 2.5 came out in spring 2021. Then more.", "Version 2.5 came out in spring 2021."),
         (
             "城市的房租在过去十年里涨了一倍多,很多人搬到了郊区。通勤时间更长了。",
@@ -101,4 +138,4 @@ def test_whatever_comes_back_a_text_loses_nothing_after_its_first_sentence(
     after = joined(BEFORE, text, reply, reason)  # type: ignore[arg-type]
     first = head(text)
     assert after == text or (first is not None and after.endswith(text[len(first) :]))
-    assert len(after) <= len(text) + MAX_MORE_CHARS
+    assert len(after) <= len(text) + MAX_LEAD_CHARS
