@@ -99,7 +99,11 @@ class Sampling(Sent):
     """How node texts are sampled: greedily and to the worker's limit of tokens unless told."""
 
     max_tokens: int | None = Field(
-        None, ge=1, le=8192, description="limit of each node's text, in tokens"
+        None,
+        ge=1,
+        le=8192,
+        description="limit of a direct answer and of each part, in tokens; a part has a limit of "
+        "its own, by its budget, which this does not lift",
     )
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)

@@ -137,7 +137,10 @@ def ask(
         int, typer.Option(help="Most parts of a skeleton.", rich_help_panel=_LIMITS)
     ] = 12,
     max_tokens: Annotated[
-        int | None, typer.Option(help="Most tokens of each part.", rich_help_panel=_LIMITS)
+        int | None,
+        typer.Option(
+            help="Most tokens of a direct answer, and of each part.", rich_help_panel=_LIMITS
+        ),
     ] = None,
     temperature: Annotated[
         float | None, typer.Option(help="0 is greedy, at most 2.", rich_help_panel=_LIMITS)

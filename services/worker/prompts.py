@@ -22,7 +22,7 @@ from services.runtime.calls import ChatCall, ChatMessage
 from services.runtime.context import as_text, as_turns
 from services.worker.joints import joint_call
 
-#: Limit of a direct answer in tokens; `Sampling.max_tokens` overrides it.
+#: Limit of a direct answer in tokens, where the client names none.
 DIRECT_MAX_TOKENS: Final = 1024
 
 # A node may take more tokens than its budget: what is trimmed at the limit has been decoded for
@@ -135,25 +135,34 @@ def _instruction(part: NodeSpec | NodeText) -> str:
 
 
 def _limit(work: DecodeNode) -> int:
-    """Return the most tokens that the node's text may take, where the client names none."""
+    """Return the most tokens that the node's text may take.
+
+    The client's limit is that of the direct answer. It makes no part longer than its budget
+    allows: one that goes on and on holds up the whole answer.
+    """
+    asked = work.sampling.max_tokens
     if work.node.id == DIRECT_NODE:
-        return DIRECT_MAX_TOKENS
-    return round(work.node.budget_tokens * _HEADROOM) + _HEADROOM_TOKENS
+        return asked or DIRECT_MAX_TOKENS
+    limit = round(work.node.budget_tokens * _HEADROOM) + _HEADROOM_TOKENS
+    return min(asked or limit, limit)
 
 
 def _stops(work: DecodeNode) -> tuple[str, ...]:
-    """Return where the engine is to stop: at the instruction for another part, or its line."""
+    """Return where the engine is to stop: at the instruction for another part, or its line.
+
+    Its whole line, as it was told or as it was planned: a list may have an item of these words.
+    """
     if work.node.id == DIRECT_NODE:
         return ()
     following = _plan(work.skeleton).titles.get(str(work.node.id + 1))
-    return (*_STOP, f"\n{following}") if following else _STOP
+    return (*_STOP, f"\n{following}\n", f"\n{following} |") if following else _STOP
 
 
 def _sampled(messages: tuple[ChatMessage, ...], work: DecodeNode) -> ChatCall:
     sampling = work.sampling
     return ChatCall(
         messages=messages,
-        max_tokens=sampling.max_tokens or _limit(work),
+        max_tokens=_limit(work),
         temperature=sampling.temperature or 0.0,
         top_p=sampling.top_p,
         seed=sampling.seed,

@@ -7,7 +7,7 @@ import pytest
 from proto.messages import DecodeNode, NodeSpec, NodeText, Sampling, Turn
 from proto.names import Pool
 from services.runtime.calls import ChatCall
-from services.worker.prompts import node_call
+from services.worker.prompts import DIRECT_MAX_TOKENS, node_call
 
 LINES = ("1.  Rent |easy short", "2. Team | hard medium", "3. Advice | hard medium needs 1,2")
 TITLES = ("1.  Rent", "2. Team", "3. Advice")
@@ -134,8 +134,28 @@ def test_an_earlier_turn_is_asked_for_as_it_was_when_it_was_written() -> None:
 
 
 def test_the_engine_stops_where_a_model_goes_on_with_the_plan() -> None:
-    assert node_call(work(1)).stop == ("\n[Write part", "\n2. Team")
+    assert node_call(work(1)).stop == (
+        "\n[Write part",
+        "\n2. Team\n",
+        "\n2. Team |",
+    )
     assert node_call(work(3)).stop == ("\n[Write part",)
+
+
+def test_a_list_of_the_parts_own_is_no_reason_to_stop() -> None:
+    text = "Do this:\n1. Rent daily.\n2. Team up with others.\n2. Team: all of it."
+    assert not any(stop in text for stop in node_call(work(1)).stop)
+
+
+@pytest.mark.parametrize("asked", [None, 1, 50, 112, 113, 4096])
+def test_the_clients_limit_is_the_direct_answers_and_makes_no_part_longer(
+    asked: int | None,
+) -> None:
+    sampling = Sampling(max_tokens=asked)
+    part, usual = node_call(work(1, sampling=sampling)), node_call(work(1))
+    assert part.max_tokens == min(asked or usual.max_tokens, usual.max_tokens)
+    direct = node_call(work(0, sampling=sampling))
+    assert direct.max_tokens == (asked or DIRECT_MAX_TOKENS)
 
 
 def test_what_the_client_asks_of_the_sampling_overrides_the_defaults() -> None:
