@@ -81,7 +81,7 @@ class ReadPlan:
 
 
 def read_plan(plan: PlanText, *, checked: bool, max_nodes: int) -> ReadPlan:
-    """Return `plan` as the planner reads it, with or without its checks on points and needs."""
+    """Return `plan` as the planner reads it, with or without its check on points."""
     reader = PlanReader(PlanLimits(max_nodes), checked=checked)
     items: list[PlanItem] = []
     ending: Ending = "unparsable"

@@ -145,8 +145,8 @@ def _drawn(random: Random, number: int) -> Question:
 
 def _node(random: Random, shape: Shape, before: Sequence[PlannedNode]) -> PlannedNode:
     needs: tuple[int, ...] = ()
-    # The first two stand alone, and needs are on points only: graphs have the two levels that
-    # the planner leaves them (`services.planner.reading`).
+    # The first two stand alone, and needs are on points only: graphs have two levels, as nearly all
+    # that models write for the planner.
     if shape == "graph" and len(before) >= 2 and random.random() < _NEEDY_SHARE:
         points = [node.id for node in before if not node.needs]
         needs = tuple(sorted(random.sample(points, random.randint(1, min(3, len(points))))))

@@ -16,9 +16,10 @@ Ending = Literal["complete", "cut_off", "unparsable"]
 
 #: A plan with fewer nodes saves less than its own tokens cost.
 MIN_NODES: Final = 3
-#: A plan deeper than this share of its nodes is nearly a chain: hardly anything of it runs
-#: at the same time (3 of 3, 4 of 4 and 5 of 5 are chains; 4 of 5 and 3 of 4 are not).
-MAX_DEPTH_SHARE: Final = 0.8
+#: A graph may have two levels, points and what joins them, and more only if they are not more than
+#: half of its nodes: else it is nearly a chain, and one node after the other is decoded.
+MAX_DEPTH: Final = 2
+MAX_DEPTH_SHARE: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,8 @@ def without_needs(node: NodeSpec) -> NodeSpec:
 
 def is_near_chain(nodes: Sequence[NodeSpec]) -> bool:
     """Say whether so little could run at the same time that a graph is of no use."""
-    return depth(nodes) > MAX_DEPTH_SHARE * len(nodes)
+    allowed = max(min(MAX_DEPTH, len(nodes) - 1), MAX_DEPTH_SHARE * len(nodes))
+    return depth(nodes) > allowed
 
 
 def depth(nodes: Sequence[NodeSpec]) -> int:

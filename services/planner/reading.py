@@ -1,8 +1,9 @@
-"""A plan as it is read: the parser's items, without what would make the graph worse. Pure.
+"""A plan as it is read: the parser's items, without points that are said twice. Pure.
 
-Every check works on a prefix of the plan, because a line is published as soon as it ends: a
-point that repeats an earlier one is left out before it becomes a fact, and a need that only
-makes a chain is cut. The points after one that was left out move up by one number.
+The check works on a prefix of the plan, because a line is published as soon as it ends: a
+point that repeats an earlier one is left out before it becomes a fact. The points after it
+move up by one number. Needs stay as they are written: a node that does not get the text it
+builds on is worse than one that waits. What is nearly a chain the gate answers directly.
 """
 
 from __future__ import annotations
@@ -13,9 +14,6 @@ from typing import Final
 
 from proto.messages import NodeSpec
 from services.planner.parser import PlanItem, PlanLimits, Planned, PlanParser, render_node
-
-#: Levels of a graph: points, and points that join them. A deeper graph waits more than it gains.
-MAX_DEPTH: Final = 2
 
 _ARTICLES: Final = frozenset(("a", "an", "the", "der", "die", "das"))
 #: A plural without its s has so many letters: "News channels" are not new ones.
@@ -28,11 +26,11 @@ class PlanReader:
     Args:
         limits: bounds of the plan.
         done: lines of nodes that are already published, as for :class:`PlanParser`.
-        checked: whether points and needs are checked; else this is the parser.
+        checked: whether points are checked; else this is the parser.
 
     Attributes:
         done: the nodes of `done`, as they were published.
-        written: all nodes, with the needs that the model gave them.
+        written: all nodes so far, those of `done` included.
         lines: how many points the model has written, repeated ones included.
 
     Raises:
@@ -49,12 +47,12 @@ class PlanReader:
         self._parser = PlanParser(limits, done)
         self._checked = checked
         self._ids: dict[int, int] = {}  # by the number that the model wrote
-        self._needs: dict[int, tuple[int, ...]] = {}
-        self._levels: dict[int, int] = {}
         self._points: dict[tuple[str, ...], int] = {}
         self.written: list[NodeSpec] = []
         self.lines = len(done)
-        self.done = [self._kept(node, node.id) for node in self._parser.done]
+        self.done = list(self._parser.done)
+        for node in self.done:
+            self._note(node, node.id)
 
     def feed(self, text: str) -> list[PlanItem]:
         """Return what `text`, the next piece of the stream, completes; raises as the parser."""
@@ -80,30 +78,15 @@ class PlanReader:
         if known and self._checked:
             self._ids[said.id] = known
             return None
-        node = self._kept(_renumbered(said, self._ids, len(self.written) + 1), said.id)
-        line = item.line if node.id == said.id else render_node(self.written[-1])
-        return Planned(node, line)
+        node = _renumbered(said, self._ids, len(self.written) + 1)
+        self._note(node, said.id)
+        return Planned(node, item.line if node.id == said.id else render_node(node))
 
-    def _kept(self, written: NodeSpec, number: int) -> NodeSpec:
-        """Note a node, which the model has numbered `number`, and return it as published."""
-        self.written.append(written)
-        needs = self._shallow(written.needs) if self._checked else written.needs
-        node: NodeSpec = written.model_copy(update={"needs": needs})
+    def _note(self, node: NodeSpec, number: int) -> None:
+        """Note a node that is published, and that the model has numbered `number`."""
+        self.written.append(node)
         self._ids[number] = node.id
         self._points[point_of(node.summary)] = node.id
-        self._needs[node.id] = needs
-        self._levels[node.id] = 1 + max((self._levels[need] for need in needs), default=0)
-        return node
-
-    def _shallow(self, needs: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the needs by which a node stays within `MAX_DEPTH`.
-
-        For one that lies too deep those stand that it builds on itself.
-        """
-        found: set[int] = set()
-        for need in needs:
-            found |= {need} if self._levels[need] < MAX_DEPTH else set(self._needs[need])
-        return tuple(sorted(found))
 
 
 def _renumbered(node: NodeSpec, ids: Mapping[int, int], number: int) -> NodeSpec:

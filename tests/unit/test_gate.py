@@ -71,10 +71,12 @@ def test_how_a_request_is_answered(
 def test_what_counts_as_nearly_a_chain() -> None:
     assert is_near_chain(graph((), (1,), (2,)))
     assert is_near_chain(graph((), (1,), (1, 2), (2, 3)))
-    assert not is_near_chain(graph((), (1,), (2,), ()))
-    assert not is_near_chain(graph((), (), (1, 2)))
+    assert is_near_chain(graph((), (1,), (2,), ()))
+    assert is_near_chain(graph((), (1,), (2,), (3,), ()))
     assert is_near_chain(graph((), (1,), (2,), (3,), (4,), ()))
-    assert not is_near_chain(graph((), (1,), (2,), (3,), ()))
+    assert not is_near_chain(graph((), (), (1, 2)))
+    assert not is_near_chain(graph((), (), (1,), (2,), (3,), ()))
+    assert is_near_chain(graph((), (1,)))
 
 
 def test_depth_and_width_of_a_diamond() -> None:

@@ -1,4 +1,4 @@
-"""Checks on a plan while it is read: no point twice, no needs that only make a chain."""
+"""Checks on a plan while it is read: no point twice, and no need lost."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proto.messages import NodeSpec
-from services.planner.gate import depth
+from services.planner.gate import decide, depth
 from services.planner.parser import End, PlanItem, Planned, PlanParser, Shape, render
-from services.planner.reading import MAX_DEPTH, PlanReader, point_of
+from services.planner.reading import PlanReader, point_of
 
 
 def read(text: str, reader: PlanReader | None = None) -> list[PlanItem]:
@@ -100,19 +100,20 @@ def test_a_point_is_none_of_its_beginnings(words: list[str]) -> None:
 def test_a_planner_that_takes_over_knows_the_published_points_again() -> None:
     reader = PlanReader(done=["1. Rent | easy", "2. Team | hard needs 1"])
     items = read("3. The team | easy\n4. Advice | hard needs 3\nend", reader)
-    assert nodes_of(items) == [NodeSpec(id=3, summary="Advice", difficulty="hard", needs=(1,))]
+    assert nodes_of(items) == [NodeSpec(id=3, summary="Advice", difficulty="hard", needs=(2,))]
     assert [item.line for item in items if isinstance(item, Planned)] == [
         "3. Advice | hard medium needs 2"
     ]
 
 
-def test_a_chain_becomes_points_that_build_on_its_first_and_is_remembered() -> None:
-    reader = PlanReader()
+def test_needs_stay_as_the_model_wrote_them_however_deep() -> None:
     chain = (
         "graph\n1. A | easy\n2. B | easy needs 1\n3. C | easy needs 2\n4. D | hard needs 1,3\nend"
     )
-    assert [node.needs for node in nodes_of(read(chain, reader))] == [(), (1,), (1,), (1,)]
-    assert [node.needs for node in reader.written] == [(), (1,), (2,), (1, 3)]
+    nodes = nodes_of(read(chain))
+    assert [node.needs for node in nodes] == [(), (1,), (2,), (1, 3)]
+    assert decide("auto", "graph", nodes, "complete").reason == "chain"
+    assert decide("sgd", "graph", nodes, "complete").nodes == (1, 2, 3, 4)
 
 
 def test_without_checks_it_is_the_parser() -> None:
@@ -153,13 +154,24 @@ def test_any_plan_is_read_the_same_in_any_chunking_and_taken_over_at_any_line(
 
 
 @given(plans())
-def test_the_graph_is_whole_shallow_and_without_a_point_twice(nodes: tuple[NodeSpec, ...]) -> None:
+def test_the_graph_is_whole_keeps_each_need_and_has_no_point_twice(
+    nodes: tuple[NodeSpec, ...],
+) -> None:
     items = read(render("graph", nodes))
     found = nodes_of(items)
     assert (items[0], items[-1]) == (Shape("graph"), End())
     assert [node.id for node in found] == list(range(1, len(found) + 1))
-    assert all(need < node.id for node in found for need in node.needs)
-    assert depth(found) <= MAX_DEPTH
-    points = [point_of(node.summary) for node in found]
-    assert len(set(points)) == len(points)  # none of the summaries is without words
-    assert set(points) == {point_of(node.summary) for node in nodes}
+    said = {node.id: point_of(node.summary) for node in nodes}
+    known = {point_of(node.summary): node for node in found}
+    assert set(said.values()) == set(known)
+    assert len(known) == len(found)
+    for node in {said[node.id]: node for node in reversed(nodes)}.values():  # each point's first
+        needs = known[said[node.id]].needs
+        assert set(needs) == {known[said[need]].id for need in node.needs}
+
+
+@given(plans())
+def test_a_plan_that_is_answered_in_parts_is_no_chain(nodes: tuple[NodeSpec, ...]) -> None:
+    found = nodes_of(read(render("graph", nodes)))
+    decision = decide("auto", "graph", found, "complete")
+    assert decision.mode == "direct" or depth(found) <= max(2, len(found) / 2)
