@@ -1,7 +1,7 @@
 """Writes what is generated in docs/, and schemas/openapi.yaml.
 
 docs/configuration.md comes from the settings classes, docs/metrics.md from the metrics, and the
-table of rights in docs/security.md from docs/matrix.py.
+tables of rights in docs/security.md from docs/matrix.py.
 
 `python -m docs.generate` writes them; `--check` writes nothing, prints what differs and exits
 with 1 if anything does.
@@ -168,14 +168,18 @@ def _metric(metric: MetricWrapperBase) -> Iterator[str]:
 
 
 def security_markdown() -> str:
-    """Return docs/security.md as it stands, with the table of rights between its marks."""
-    before, begin, rest = (
-        (ROOT / SECURITY).read_text(encoding="utf-8").partition("<!-- matrix -->\n")
-    )
-    _, end, after = rest.partition("<!-- /matrix -->")
+    """Return docs/security.md as it stands, with the tables of rights between their marks."""
+    page = (ROOT / SECURITY).read_text(encoding="utf-8")
+    page = _between_marks(page, "matrix", matrix.table())
+    return _between_marks(page, "effects", matrix.effects_table())
+
+
+def _between_marks(page: str, name: str, table: str) -> str:
+    before, begin, rest = page.partition(f"<!-- {name} -->\n")
+    _, end, after = rest.partition(f"<!-- /{name} -->")
     if not (begin and end):
-        raise ValueError(f"{SECURITY} has no marks for the table of rights")
-    return f"{before}{begin}{matrix.table()}\n{end}{after}"
+        raise ValueError(f"{SECURITY} has no marks for the table {name}")
+    return f"{before}{begin}{table}\n{end}{after}"
 
 
 def generated() -> dict[Path, str]:

@@ -36,6 +36,7 @@ from services.runtime import metrics
 from services.runtime.client import Client
 from services.runtime.ends import Ends
 from services.runtime.pull import traceparent_of
+from services.runtime.room import Room
 
 #: When a caller that found no room to wait may try again; another assembler may have some.
 FULL_RETRY_S: Final = 1.0
@@ -47,14 +48,14 @@ class Asking:
     Args:
         client: submits and reads.
         ends: waits.
-        most_waiting: callers that may wait at once; further ones are told `busy`.
+        most_waiting: callers that may wait at once; further ones are told `busy`, and so is a
+            tenant that would leave no room to others.
     """
 
     def __init__(self, client: Client, ends: Ends, most_waiting: int) -> None:
         self._client = client
         self._ends = ends
-        self._most_waiting = most_waiting
-        self._waiting = 0
+        self._room = Room(most_waiting)
 
     async def submit(self, message: Msg) -> bytes:
         """Store a request and return the reply."""
@@ -64,14 +65,14 @@ class Asking:
 
     async def answer(self, message: Msg) -> bytes:
         """Store a request and return its end, or that it is pending."""
-        with self._room():
+        with self._place(message):
             command = decode(AskQuestion, message.data)
             request, _ = await self._taken(message, command, command.request)
             return await self._end(request, command.wait_s)
 
     async def await_answer(self, message: Msg) -> bytes:
         """Return the end of a stored request, or that it is pending."""
-        with self._room():
+        with self._place(message):
             owner, subject = split_tenant(message.subject)
             request = check_request_id(request_of(subject))
             command = decode(AwaitAnswer, message.data or b"{}")
@@ -117,18 +118,16 @@ class Asking:
         return end or encode(AnswerPending(request=request))
 
     @contextlib.contextmanager
-    def _room(self) -> Iterator[None]:
-        if self._waiting >= self._most_waiting:
-            raise Busy(f"{self._waiting} callers wait here", retry_after_s=FULL_RETRY_S)
-        self._count(1)
+    def _place(self, message: Msg) -> Iterator[None]:
+        owner, _ = split_tenant(message.subject)
+        if not self._room.take(owner):
+            raise Busy(f"{self._room.taken} callers wait here", retry_after_s=FULL_RETRY_S)
+        metrics.IN_FLIGHT.labels("waiting_caller").set(self._room.taken)
         try:
             yield
         finally:
-            self._count(-1)
-
-    def _count(self, change: int) -> None:
-        self._waiting += change
-        metrics.IN_FLIGHT.labels("waiting_caller").set(self._waiting)
+            self._room.leave(owner)
+            metrics.IN_FLIGHT.labels("waiting_caller").set(self._room.taken)
 
 
 def _submitted(command: Question, owner: str) -> SubmitRequest:

@@ -1,12 +1,12 @@
 """The end of the event log, read once a process and handed to whoever follows a request.
 
-One reader for all streams: a consumer for each would cost NATS and this process more than the
-facts themselves (ADR 0014). Its position makes joining exact: register, then read what was
-stored up to there.
+One reader for all streams (ADR 0014). Its position makes joining exact: register, then read what
+was stored up to there.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator
@@ -14,12 +14,12 @@ from typing import Final
 
 import structlog
 
-from proto.names import STREAM_SUBJECTS, Stream, Subjects, request_and_kind_of
+from proto.errors import QueueUnavailable
+from proto.names import Subjects, request_and_kind_of
 from services.gateway.accounts import MINUTE_S, Accounts
 from services.runtime.connection import Connection
-from services.runtime.fact_reader import LogReader, fact_of
+from services.runtime.fact_reader import PAUSE_S, LogEntry, LogReader, fact_of, stored_entries
 from services.runtime.facts import StoredFact
-from services.runtime.pull import Delivery
 
 log = structlog.get_logger()
 
@@ -27,7 +27,6 @@ OnFact = Callable[[StoredFact], None]
 
 #: Kinds of facts that accounts are made of.
 _COUNTED: Final = frozenset({"accepted", "plan", "decoded", "end"})
-_ALL: Final = STREAM_SUBJECTS[Stream.EVENTS]
 
 
 class Tail:
@@ -42,9 +41,7 @@ class Tail:
         self._connection = connection
         self._accounts = accounts
         self._followers: dict[str, list[OnFact]] = {}
-        self._reader = LogReader(
-            connection, "tail", [_ALL], self._received, since=time.time() - MINUTE_S
-        )
+        self._reader = LogReader(connection, "tail", self._received, since=time.time() - MINUTE_S)
 
     @property
     def last_seq(self) -> int:
@@ -71,12 +68,12 @@ class Tail:
             if not followers:
                 del self._followers[request]
 
-    def _received(self, delivery: Delivery) -> None:
-        request, kind = request_and_kind_of(delivery.subject)
+    def _received(self, entry: LogEntry) -> None:
+        request, kind = request_and_kind_of(entry.subject)
         followers = self._followers.get(request)
         if not followers and kind not in _COUNTED:
             return
-        stored = fact_of(delivery)
+        stored = fact_of(entry)
         if stored is None:
             return
         self._accounts.fold(stored.fact, stored.stored_at)
@@ -87,16 +84,24 @@ class Tail:
 async def read_history(connection: Connection, accounts: Accounts, since: float) -> None:
     """Tell `accounts` which requests were accepted and ended since then; returns when all is read.
 
-    Raises:
-        NotProvisioned: there is no event log.
+    Whatever is read twice, because NATS went away meanwhile, is folded once.
     """
-
-    def received(delivery: Delivery) -> None:
-        if stored := fact_of(delivery):
-            accounts.fold(stored.fact, stored.stored_at)
-
     anybodys, tenants = (Subjects.facts_of(any_id).removesuffix(">") for any_id in ("*", "*.*"))
-    filters = [f"{begin}{kind}" for begin in (anybodys, tenants) for kind in ("accepted", "end")]
-    reader = LogReader(connection, "history", filters, received, since=since)
-    await reader.read_stored()
-    log.info("history_read", last_seq=reader.last_seq)
+    for kind in ("accepted", "end"):
+        for begin in (anybodys, tenants):
+            await _fold_all(connection, accounts, f"{begin}{kind}", since)
+    log.info("history_read")
+
+
+async def _fold_all(connection: Connection, accounts: Accounts, subjects: str, at: float) -> None:
+    while True:
+        try:
+            async for entry in stored_entries(connection, subjects, since=at):
+                at = entry.stored_at
+                if stored := fact_of(entry):
+                    accounts.fold(stored.fact, stored.stored_at)
+        except QueueUnavailable as error:
+            log.info("history_waits_for_nats", error=error.message)
+            await asyncio.sleep(PAUSE_S)
+        else:
+            return

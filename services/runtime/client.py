@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import nats.errors
 import orjson
@@ -46,7 +46,7 @@ from proto.messages import (
 from proto.names import Header, Stream, Subjects, check_request_id, new_request_id
 from services.runtime import tracing
 from services.runtime.connection import ApiError, Connection
-from services.runtime.direct import READ_TIMEOUT_S
+from services.runtime.direct import get_last
 from services.runtime.fact_reader import FactReader
 from services.runtime.facts import EventLog, StoredFact
 from services.runtime.publisher import DurablePublisher, Outcome
@@ -64,13 +64,6 @@ MAX_WAITING: Final = 10_000
 
 END_TYPES: Final = (AnswerAssembled, SkeletonDrafted, RequestFailed)
 Ending = AnswerAssembled | SkeletonDrafted | RequestFailed
-
-
-class Reader(Protocol):
-    """Hands out facts."""
-
-    async def run(self) -> None:
-        """Read for ever."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,14 +311,8 @@ class Client:
             QueueUnavailable: NATS does not answer.
             InvalidRequest: what is stored there is no valid request.
         """
-        subject = f"$JS.API.DIRECT.GET.{Stream.REQUESTS}.{Subjects.request(request_id)}"
-        try:
-            reply = await self.connection.request(subject, timeout_s=READ_TIMEOUT_S)
-        except (nats.errors.Error, TimeoutError) as error:
-            raise QueueUnavailable(f"{subject}: {str(error) or 'no answer'}") from error
-        if (reply.headers or {}).get("Status"):
-            return None
-        return decode_request(request_id, reply.data)
+        reply = await get_last(self.connection, Stream.REQUESTS, Subjects.request(request_id))
+        return decode_request(request_id, reply.data) if reply else None
 
     async def _is_queued(self, request_id: str) -> bool:
         only = {"subjects_filter": Subjects.request(request_id)}
@@ -355,14 +342,11 @@ class Client:
             with contextlib.suppress(nats.errors.Error):  # the connection may be gone
                 await subscription.unsubscribe()
 
-    def _reader(self, request_id: str, on_fact: Callable[[StoredFact], None]) -> Reader:
-        return FactReader(self.connection, request_id, on_fact)
-
     @contextlib.asynccontextmanager
     async def _facts(
         self, request_id: str, inbox: asyncio.Queue[StoredFact | Preview | None]
     ) -> AsyncIterator[asyncio.Task[None]]:
-        reader = self._reader(request_id, inbox.put_nowait)
+        reader = FactReader(self.connection, self._events, request_id, inbox.put_nowait)
         reading = asyncio.create_task(reader.run(), name=f"facts of {request_id}")
         reading.add_done_callback(lambda _: inbox.put_nowait(None))
         try:

@@ -44,6 +44,10 @@ def without_user(url: str) -> str:
     return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
+#: What JetStream calls a stream that is not there.
+STREAM_NOT_FOUND: Final = 10059
+
+
 class ApiError(Exception):
     """JetStream answered an API call with an error."""
 

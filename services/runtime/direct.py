@@ -16,6 +16,20 @@ from services.runtime.connection import Connection, Json
 READ_TIMEOUT_S: Final = 2.0
 
 
+async def get_last(connection: Connection, stream: Stream, subject: str) -> Msg | None:
+    """Return the last message of `stream` under `subject`, None if there is none.
+
+    Raises:
+        QueueUnavailable: NATS does not answer.
+    """
+    asked = f"$JS.API.DIRECT.GET.{stream}.{subject}"
+    try:
+        reply = await connection.request(asked, timeout_s=READ_TIMEOUT_S)
+    except (nats.errors.Error, TimeoutError) as error:
+        raise QueueUnavailable(f"{subject}: {str(error) or 'no answer'}") from error
+    return None if (reply.headers or {}).get("Status") else reply
+
+
 async def direct_get(connection: Connection, stream: Stream, query: Json) -> tuple[list[Msg], Msg]:
     """Return the messages of `stream` that `query` asks for, and the message that ends them.
 

@@ -1,72 +1,179 @@
-"""Reads the event log, a request's facts or all, and goes on through restarts of NATS.
+"""Reads the event log as it grows, all of it or one request's part, and goes on through restarts.
 
-An ephemeral consumer does the reading. When it or the server has gone away, another one
-is made that begins after the last fact read: nothing is lost, nothing comes twice.
+Facts are heard as the server says them once they are stored (`skelgraph.v1.fact.…`), each with its
+position; what was said before we listened, or while nobody could hear, is read from the log.
+Nothing is made on the server for it: who may make consumers of a stream may change and remove those
+of the services too, which is no right for a reader to have (ADR 0027).
 """
 
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections.abc import Callable, Sequence
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+import nats.errors
 import structlog
+from nats.aio.msg import Msg
 
-from proto.errors import MalformedMessage, NotProvisioned, QueueUnavailable
-from proto.names import Stream, Subjects
-from services.runtime.connection import ApiError, Connection, Json
-from services.runtime.facts import StoredFact, fact_at
-from services.runtime.pull import ConsumerPull, Delivery
+from proto.errors import MalformedMessage, QueueUnavailable
+from proto.names import ANY_FACT, STREAM_SUBJECTS, Stream, Subjects
+from services.runtime.clock import epoch
+from services.runtime.connection import Connection, Json
+from services.runtime.direct import direct_get
+from services.runtime.facts import EventLog, StoredFact, fact_at, stored_fact
 
 log = structlog.get_logger()
 
-#: Facts that may be on their way at once.
-CREDIT: Final = 256
-#: The server drops a consumer that nobody pulls from for this long.
-INACTIVE_S: Final = 30
-#: After this long without a fact it is asked whether the consumer is still there.
+#: Facts that are read from the log at once, and the bytes that they may have.
+BATCH: Final = 256
+BATCH_BYTES: Final = 8 * 1024**2
+#: Facts that may wait while a gap before them is read; further ones are read like the gap.
+MAX_EARLY: Final = 10_000
+#: How often the log is looked at without a word: the last word of all may be lost unnoticed.
 CHECK_S: Final = 5.0
-#: Wait before asking again while JetStream is not there.
+#: In a cluster what is stored before all servers know that we listen is not said to us.
+SOON_S: Final = 0.25
+#: Wait before asking again while JetStream is not there, or a replica lags behind.
 PAUSE_S: Final = 0.2
-_STREAM_NOT_FOUND: Final = 10059
+
+
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """A message of the event log.
+
+    Args:
+        subject: under which it is stored.
+        data: the body.
+        headers: its headers, with what the server says of it.
+        stream_seq: its position.
+        stored_at: when it was stored, in seconds since the epoch.
+    """
+
+    subject: str
+    data: bytes
+    headers: dict[str, str]
+    stream_seq: int
+    stored_at: float
 
 
 class LogReader:
-    """Hands every message of the event log that matches to a callback, once and in order.
+    """Hands every message of the event log to a callback, once and in order.
 
     Args:
         connection: an open connection.
         name: whose reading it is, for logs.
-        filters: subjects of the event log, with wildcards.
-        on_message: called with each message; must not block.
-        after_seq: where to begin: with the first message after this position; 0 is all there is.
-        since: begin with what was stored at this time (seconds since the epoch) or later.
+        on_entry: called with each message; must not block.
+        since: begin with what was stored at this time (seconds since the epoch) or later; by
+            default with the first that is kept.
     """
 
     def __init__(
         self,
         connection: Connection,
         name: str,
-        filters: Sequence[str],
-        on_message: Callable[[Delivery], None],
+        on_entry: Callable[[LogEntry], None],
         *,
-        after_seq: int = 0,
         since: float | None = None,
     ) -> None:
         self._connection = connection
         self._name = name
-        self._filters = list(filters)
-        self._on_message = on_message
+        self._on_entry = on_entry
         self._since = since
-        #: Position of the last message that was handed out, or where reading began.
-        self.last_seq = after_seq
-        #: Set as soon as no stored message is left to be read.
+        #: Position of the last message that was handed out.
+        self.last_seq = 0
+        #: Set as soon as all that was stored has been read.
         self.caught_up = asyncio.Event()
+        self._early: deque[Msg] = deque()
+        self._in_step = False
         self._stirred = asyncio.Event()
-        self._broken = False
-        self._delivered = 0
+
+    async def run(self) -> None:
+        """Read for ever."""
+        heard = await self._connection.hear(ANY_FACT, self._heard)
+        self._connection.on_reconnect(self._stir)
+        try:
+            while True:
+                await self._catch_up()
+                self._stirred.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(CHECK_S if self._in_step else PAUSE_S):
+                        await self._stirred.wait()
+        finally:
+            self._connection.forget(self._stir)
+            await _leave(heard.unsubscribe)
+
+    def _heard(self, message: Msg) -> None:
+        if self._in_step and _seq(message) == self.last_seq + 1:
+            self._hand_out(_entry(message))
+            return
+        if _seq(message) <= self.last_seq:
+            return
+        if len(self._early) >= MAX_EARLY:
+            self._early.clear()
+        self._early.append(message)
+        self._stir()
+
+    def _stir(self) -> None:
+        self._in_step = False
+        self._stirred.set()
+
+    async def _catch_up(self) -> None:
+        """Read what is stored and was not heard, then what was heard meanwhile."""
+        self._in_step = False
+        try:
+            await self._connection.wait_connected()
+            async for entry in stored_entries(
+                self._connection, STREAM_SUBJECTS[Stream.EVENTS], self.last_seq + 1, self._begin()
+            ):
+                self._hand_out(entry)
+        except QueueUnavailable as error:
+            log.info("reader_waits_for_nats", reader=self._name, error=error.message)
+            return
+        while self._early and _seq(self._early[0]) <= self.last_seq + 1:
+            self._hand_out(_entry(self._early.popleft()))
+        # What is left was said of a log that the replica we asked does not have yet.
+        self._in_step = not self._early
+        if self._in_step:
+            self.caught_up.set()
+
+    def _begin(self) -> float | None:
+        return None if self.last_seq else self._since
+
+    def _hand_out(self, entry: LogEntry) -> None:
+        if entry.stream_seq > self.last_seq:
+            self.last_seq = entry.stream_seq
+            self._on_entry(entry)
+
+
+class FactReader:
+    """Hands every fact of a request to a callback, once.
+
+    Args:
+        connection: an open connection.
+        events: reads facts.
+        request: the request's id.
+        on_fact: called with each fact; must not block.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        events: EventLog,
+        request: str,
+        on_fact: Callable[[StoredFact], None],
+    ) -> None:
+        self._connection = connection
+        self._events = events
+        self._request = request
+        self._on_fact = on_fact
+        self._seen: set[int] = set()
+        self._early: list[StoredFact] | None = []
+        self._stirred = asyncio.Event()
 
     async def run(self) -> None:
         """Read for ever.
@@ -74,151 +181,105 @@ class LogReader:
         Raises:
             NotProvisioned: there is no event log.
         """
-        self._connection.on_reconnect(self._server_is_back)
+        heard = await self._connection.hear(Subjects.said_of(self._request), self._heard)
+        self._connection.on_reconnect(self._stirred.set)
+        wait_s = SOON_S
         try:
             while True:
-                consumer = await self._make_consumer()
-                await self._read(consumer)
+                wait_s = wait_s if await self._catch_up() else PAUSE_S
+                await self._waited(wait_s)
+                wait_s = CHECK_S
         finally:
-            self._connection.forget(self._server_is_back)
+            self._connection.forget(self._stirred.set)
+            await _leave(heard.unsubscribe)
 
-    async def read_stored(self) -> None:
-        """Read all that is stored now, and end.
-
-        Raises:
-            NotProvisioned: there is no event log.
-        """
-        reading = asyncio.create_task(self.run(), name=f"reader {self._name}")
-        waiting = asyncio.create_task(self.caught_up.wait(), name=f"end of {self._name}")
-        try:
-            await asyncio.wait([reading, waiting], return_when=asyncio.FIRST_COMPLETED)
-            if reading.done():
-                reading.result()
-        finally:
-            for task in (reading, waiting):
-                task.cancel()
-            await asyncio.wait([reading, waiting])
-
-    async def _read(self, consumer: str) -> None:
-        """Read until `consumer` is of no more use, then remove it."""
-        pull = ConsumerPull(self._connection, Stream.EVENTS, consumer, self._received)
-        await pull.start()
-        pull.want(CREDIT)
-        try:
-            while await self._stirs() or await self._is_there(consumer):
-                if pull.task.done():
-                    pull.task.result()
-                if self._broken:
-                    break
-            log.info("reader_consumer_gone", reader=self._name, last_seq=self.last_seq)
-        finally:
-            await pull.stop()
-            # Nobody waits for the answer: a consumer that stays ends by itself.
-            await self._connection.publish(
-                f"$JS.API.CONSUMER.DELETE.{Stream.EVENTS}.{consumer}", b""
-            )
-
-    async def _make_consumer(self) -> str:
-        while True:
-            self._broken, self._delivered = False, 0
-            name = f"follow-{secrets.token_hex(8)}"
-            body: Json = {"stream_name": Stream.EVENTS.value, "config": self._config(name)}
-            try:
-                await self._connection.wait_connected()
-                made = await self._connection.api(f"CONSUMER.CREATE.{Stream.EVENTS}.{name}", body)
-            except QueueUnavailable as error:
-                log.info("reader_waits_for_nats", reader=self._name, error=error.message)
-            except ApiError as error:
-                if error.err_code == _STREAM_NOT_FOUND:
-                    raise NotProvisioned(str(error)) from error
-                log.warning("reader_refused", reader=self._name, error=str(error))
+    def _heard(self, message: Msg) -> None:
+        if stored := stored_fact(message):
+            if self._early is None:
+                self._hand_out(stored)
             else:
-                if not made.get("num_pending"):
-                    self.caught_up.set()
-                return name
-            await asyncio.sleep(PAUSE_S)
+                self._early.append(stored)
 
-    def _config(self, name: str) -> Json:
-        return self._start() | {
-            "name": name,
-            "filter_subjects": self._filters,
-            "ack_policy": "none",
-            "replay_policy": "instant",
-            "inactive_threshold": INACTIVE_S * 1_000_000_000,
-            "mem_storage": True,
-            "num_replicas": 1,
-        }
-
-    def _start(self) -> Json:
-        if self.last_seq:
-            return {"deliver_policy": "by_start_sequence", "opt_start_seq": self.last_seq + 1}
-        if self._since is not None:
-            at = datetime.fromtimestamp(self._since, UTC).isoformat().replace("+00:00", "Z")
-            return {"deliver_policy": "by_start_time", "opt_start_time": at}
-        return {"deliver_policy": "all"}
-
-    async def _stirs(self) -> bool:
-        """Wait for a fact or the server's return; return whether there was one."""
+    async def _catch_up(self) -> bool:
+        """Read what may have been said before we listened, or while nobody could hear."""
+        self._early = self._early or []
         try:
-            async with asyncio.timeout(CHECK_S):
+            await self._connection.wait_connected()
+            if await self._events.last_of(self._request) > max(self._seen, default=0):
+                self._early += await self._events.read(self._request)
+        except QueueUnavailable as error:
+            log.info("reader_waits_for_nats", reader=self._request, error=error.message)
+            await self._events.check()
+            return False
+        early, self._early = self._early, None
+        for stored in sorted(early, key=lambda one: one.stream_seq):
+            self._hand_out(stored)
+        return True
+
+    async def _waited(self, limit_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
                 await self._stirred.wait()
-        except TimeoutError:
-            return False
         self._stirred.clear()
-        return True
 
-    async def _is_there(self, consumer: str) -> bool:
-        try:
-            await self._connection.api(f"CONSUMER.INFO.{Stream.EVENTS}.{consumer}")
-        except (ApiError, QueueUnavailable) as error:
-            # No answer is a no: the server that holds it may be gone for good, others are there.
-            log.info("reader_consumer_lost", reader=self._name, error=str(error))
-            return False
-        return True
-
-    def _server_is_back(self) -> None:
-        # The consumer may have survived, but not what the server knew of its deliveries.
-        self._broken = True
-        self._stirred.set()
-
-    def _received(self, delivery: Delivery) -> None:
-        self._stirred.set()
-        if delivery.consumer_seq != self._delivered + 1:
-            self._broken = True  # a delivery was lost on its way; the next consumer begins there
-        if self._broken:
-            return
-        self._delivered += 1
-        if delivery.stream_seq > self.last_seq:
-            self.last_seq = delivery.stream_seq
-            self._on_message(delivery)
-        if not delivery.pending:
-            self.caught_up.set()
+    def _hand_out(self, stored: StoredFact) -> None:
+        if stored.stream_seq not in self._seen:
+            self._seen.add(stored.stream_seq)
+            self._on_fact(stored)
 
 
-class FactReader(LogReader):
-    """Hands every fact of a request to a callback, once and in order.
+async def stored_entries(
+    connection: Connection, subjects: str, seq: int = 1, since: float | None = None
+) -> AsyncIterator[LogEntry]:
+    """Yield what is stored in the event log, in order.
 
     Args:
         connection: an open connection.
-        request: the request's id.
-        on_fact: called with each fact; must not block.
+        subjects: whose messages, with wildcards.
+        seq: begin with this position,
+        since: or with what was stored at this time (seconds since the epoch) or later.
+
+    Raises:
+        QueueUnavailable: no complete answer.
     """
+    begin: Json = {"seq": seq}
+    if since is not None:
+        begin = {"start_time": datetime.fromtimestamp(since, UTC).isoformat()}
+    while True:
+        query = begin | {"next_by_subj": subjects, "batch": BATCH, "max_bytes": BATCH_BYTES}
+        messages, ending = await direct_get(connection, Stream.EVENTS, query)
+        for message in messages:
+            yield _entry(message)
+        if not messages or not int((ending.headers or {}).get("Nats-Num-Pending", 0)):
+            return
+        begin = {"seq": _seq(messages[-1]) + 1}
 
-    def __init__(
-        self, connection: Connection, request: str, on_fact: Callable[[StoredFact], None]
-    ) -> None:
-        def read(delivery: Delivery) -> None:
-            if stored := fact_of(delivery):
-                on_fact(stored)
 
-        super().__init__(connection, request, [Subjects.facts_of(request)], read)
-
-
-def fact_of(delivery: Delivery) -> StoredFact | None:
+def fact_of(entry: LogEntry) -> StoredFact | None:
     """Return the fact; None for one that cannot be read, of a newer version perhaps."""
     try:
-        fact = fact_at(delivery.subject, delivery.data)
+        fact = fact_at(entry.subject, entry.data)
     except MalformedMessage as error:
-        log.warning("fact_unreadable", subject=delivery.subject, error=error.message)
+        log.warning("fact_unreadable", subject=entry.subject, error=error.message)
         return None
-    return StoredFact(fact, delivery.stream_seq, delivery.stored_at, delivery.headers)
+    return StoredFact(fact, entry.stream_seq, entry.stored_at, entry.headers)
+
+
+def _seq(message: Msg) -> int:
+    return int((message.headers or {})["Nats-Sequence"])
+
+
+def _entry(message: Msg) -> LogEntry:
+    headers = message.headers or {}
+    return LogEntry(
+        headers["Nats-Subject"],
+        message.data,
+        headers,
+        _seq(message),
+        epoch(headers["Nats-Time-Stamp"]),
+    )
+
+
+async def _leave(unsubscribe: Callable[[], Awaitable[None]]) -> None:
+    with contextlib.suppress(nats.errors.Error):  # the connection may be gone
+        await unsubscribe()

@@ -8,13 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-import nats.errors
 import orjson
 import structlog
 from nats.aio.msg import Msg
 
 from proto.codec import decode_fact, encode
-from proto.errors import Busy, MalformedMessage, QueueUnavailable
+from proto.errors import Busy, MalformedMessage, NotProvisioned, QueueUnavailable
 from proto.messages import (
     AnswerAssembled,
     Fact,
@@ -29,8 +28,8 @@ from proto.messages import (
 from proto.names import Stream, Subjects
 from services.runtime.clock import epoch
 from services.runtime.cloud_events import attributes
-from services.runtime.connection import ApiError, Connection, Json
-from services.runtime.direct import READ_TIMEOUT_S, direct_get
+from services.runtime.connection import STREAM_NOT_FOUND, ApiError, Connection, Json
+from services.runtime.direct import direct_get, get_last
 from services.runtime.publisher import DurablePublisher, Outcome
 
 log = structlog.get_logger()
@@ -156,13 +155,8 @@ class EventLog:
             QueueUnavailable: NATS does not answer.
         """
         subject = self.subjects.end(request)
-        try:
-            reply = await self._connection.request(
-                f"$JS.API.DIRECT.GET.{Stream.EVENTS}.{subject}", timeout_s=READ_TIMEOUT_S
-            )
-        except (nats.errors.Error, TimeoutError) as error:
-            raise QueueUnavailable(f"{subject}: {error}") from error
-        if (reply.headers or {}).get("Status"):
+        reply = await get_last(self._connection, Stream.EVENTS, subject)
+        if reply is None:
             return None
         if _request_in(reply.data) != request:
             log.error("end_of_another", subject=subject)
@@ -179,6 +173,29 @@ class EventLog:
         only: Json = {"subjects_filter": self.subjects.facts_of(request)}
         state = (await self._info(only)).get("state")
         return bool(isinstance(state, dict) and state.get("subjects"))
+
+    async def last_of(self, request: str) -> int:
+        """Return the position of the last fact of `request`, 0 without one.
+
+        Raises:
+            QueueUnavailable: NATS does not answer.
+        """
+        last = await get_last(self._connection, Stream.EVENTS, self.subjects.facts_of(request))
+        return int((last.headers or {})["Nats-Sequence"]) if last else 0
+
+    async def check(self) -> None:
+        """Return if the log is there, or nobody knows.
+
+        Raises:
+            NotProvisioned: it is not.
+        """
+        try:
+            await self._connection.api(f"STREAM.INFO.{Stream.EVENTS}")
+        except ApiError as error:
+            if error.err_code == STREAM_NOT_FOUND:
+                raise NotProvisioned(str(error)) from error
+        except QueueUnavailable:
+            pass
 
     async def last_seq(self) -> int:
         """Return the position of the log's last fact, as its leader knows it.

@@ -18,17 +18,21 @@ from nats.aio.subscription import Subscription
 
 from proto.channels import Channel
 from proto.codec import encode
-from proto.errors import MessageTooLarge, SkelgraphError
+from proto.errors import Busy, MessageTooLarge, SkelgraphError
 from proto.messages import ErrorInfo
-from proto.names import Header, may_take_replies, of_tenant
+from proto.names import Header, may_take_replies, of_tenant, split_tenant
 from services.runtime.connection import Connection
+from services.runtime.room import Room
 
 log = structlog.get_logger()
 
 Handler = Callable[[Msg], Awaitable[bytes]]
 
-#: Commands of one kind answered at once; further ones wait in the subscription.
+#: Commands of one kind answered at once, and that wait for their turn; further ones are refused.
 MOST: Final = 64
+MOST_QUEUED: Final = 1000
+#: When a caller whose command found no place may try again.
+FULL_RETRY_S: Final = 1.0
 #: An error in a header is one line of at most this size.
 MAX_ERROR_CHARS: Final = 300
 
@@ -47,7 +51,8 @@ class Endpoint:
         self.channel = channel
         self.subject = subject
         self.handler = handler
-        self.room = asyncio.Semaphore(most)
+        self.turns = asyncio.Semaphore(most)
+        self.room = Room(most + MOST_QUEUED)
         self.requests = 0
         self.errors = 0
         self.last_error = ""
@@ -66,6 +71,11 @@ class Endpoint:
             return self._failed(SkelgraphError())
         finally:
             self.took_ns += time.perf_counter_ns() - started_ns
+
+    def full(self) -> tuple[bytes, dict[str, str]]:
+        """Return the reply to a command that there is no place for."""
+        self.requests += 1
+        return self._failed(Busy(f"{self.room.taken} wait here", retry_after_s=FULL_RETRY_S))
 
     def _failed(self, error: SkelgraphError) -> tuple[bytes, dict[str, str]]:
         self.errors += 1
@@ -117,21 +127,28 @@ class Responder:
         if message.reply and not may_take_replies(message.reply):
             log.warning("command_refused", subject=message.subject, reply=message.reply)
             return
-        await endpoint.room.acquire()
+        owner, _ = split_tenant(message.subject)
+        if not endpoint.room.take(owner):
+            await self._reply(message, *endpoint.full())
+            return
         task = asyncio.create_task(self._answer(endpoint, message), name=message.subject)
         self._answering.add(task)
-        task.add_done_callback(partial(self._answered, endpoint))
+        task.add_done_callback(partial(self._answered, endpoint, owner))
 
     async def _answer(self, endpoint: Endpoint, message: Msg) -> None:
-        data, headers = await endpoint.reply(message)
+        async with endpoint.turns:
+            data, headers = await endpoint.reply(message)
         if len(data) > self._connection.max_payload_bytes:
             data, headers = error_reply(MessageTooLarge(f"the reply has {len(data)} bytes"))
+        await self._reply(message, data, headers)
+
+    async def _reply(self, message: Msg, data: bytes, headers: dict[str, str] | None) -> None:
         if message.reply:
             await self._connection.publish(message.reply, data, headers=headers)
 
-    def _answered(self, endpoint: Endpoint, task: asyncio.Task[None]) -> None:
+    def _answered(self, endpoint: Endpoint, owner: str, task: asyncio.Task[None]) -> None:
         self._answering.discard(task)
-        endpoint.room.release()
+        endpoint.room.leave(owner)
         if not task.cancelled() and (error := task.exception()):
             log.error("reply_failed", subject=task.get_name(), exc_info=error)
 

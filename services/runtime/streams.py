@@ -27,7 +27,7 @@ from proto.names import (
     partition_consumer,
     partition_consumer_filter,
 )
-from services.runtime.connection import ApiError, Connection, Json
+from services.runtime.connection import STREAM_NOT_FOUND, ApiError, Connection, Json
 from services.runtime.settings import ENV_PREFIX
 
 log = structlog.get_logger()
@@ -36,7 +36,6 @@ PARTITIONS_KEY: Final = "skelgraph.partitions"
 #: A partition whose assembler is silent for this long goes to another one.
 PIN_TIMEOUT_S: Final = 2.0
 _NS: Final = 1_000_000_000
-_STREAM_NOT_FOUND: Final = 10059
 
 
 class StreamLimits(BaseSettings):
@@ -192,7 +191,7 @@ async def _make_stream(connection: Connection, stream: Stream, config: Json) -> 
         try:
             await connection.api(f"STREAM.UPDATE.{stream}", config)
         except ApiError as error:
-            if error.err_code != _STREAM_NOT_FOUND:
+            if error.err_code != STREAM_NOT_FOUND:
                 raise
             await connection.api(f"STREAM.CREATE.{stream}", config)
     except ApiError as error:

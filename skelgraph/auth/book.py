@@ -30,11 +30,15 @@ from skelgraph.auth.folder import Folder
 from skelgraph.auth.index import Account, Index, Tls, User
 from skelgraph.auth.nkeys import KeyPair, Kind
 from skelgraph.auth.permissions import (
+    APART,
     EXPORTS,
     SERVICES,
+    STORE,
     SYSTEM,
     SYSTEM_USER,
     TENANT_LIMITS,
+    account_of,
+    borrowed,
     imports,
     tenant_permissions,
 )
@@ -49,7 +53,6 @@ from skelgraph.auth.tokens import (
 )
 
 _OPERATOR: Final = "skelgraph"
-_SERVICES: Final = "services"
 
 
 class Book:
@@ -109,7 +112,8 @@ class Book:
         )
 
     def init(self, tls: Tls, hosts: Sequence[str]) -> None:
-        """Make all that is not there yet; what is there stays as it is.
+        """Make all that is not there yet, and credentials anew that allow what a service may do
+        no longer, or not yet; all else stays as it is.
 
         Raises:
             InvalidRequest: what is there was made for another kind of TLS.
@@ -121,12 +125,12 @@ class Book:
             raise InvalidRequest(said, field="tls")
         self._files.make("keys", "creds", *(["tls"] if tls != "none" else []))
         self._files.make_key(_OPERATOR, Kind.OPERATOR)
-        for account in (SYSTEM, _SERVICES):
+        for account in (SYSTEM, STORE, *APART):
             self._account(account)
         self._index.tls = tls if self._index.tls == "none" else self._index.tls
         self._user(SYSTEM, SYSTEM, SYSTEM_USER)
         for name, permissions in SERVICES.items():
-            self._user(name, _SERVICES, permissions)
+            self._user(name, account_of(name), permissions)
         if self.tls != "none":
             self._certificates(hosts)
         self._save()
@@ -161,6 +165,7 @@ class Book:
         user.former.append(user.key)
         tags = [f"tenant:{name[1:]}"] if name.startswith(tenant_token("")) else []
         user.key = self._write_creds(name, user.account, permissions, tags)
+        user.granted = permissions.digest()
         self._save()
         return self.creds_of(name)
 
@@ -183,7 +188,7 @@ class Book:
 
     def account_tokens(self) -> dict[str, str]:
         """Return what the operator says of each account, by the account's public key."""
-        operator, lender = self._files.key(_OPERATOR), self._files.key(_SERVICES)
+        operator, lender = self._files.key(_OPERATOR), self._files.key(STORE)
         return {
             account.key: self._account_token(operator, lender, name, account)
             for name, account in self._index.accounts.items()
@@ -233,10 +238,18 @@ class Book:
     def _user(
         self, name: str, account: str, permissions: Permissions, tags: Iterable[str] = ()
     ) -> None:
-        if name in self._index.users and self.creds_of(name).exists():
+        known = self._index.users.get(name)
+        granted = permissions.digest()
+        fresh = known and (known.account, known.granted) == (account, granted)
+        if fresh and self.creds_of(name).exists():
             return
         key = self._write_creds(name, account, permissions, tags)
-        self._index.users[name] = User(account=account, key=key)
+        self._index.users[name] = User(account=account, key=key, granted=granted)
+        if known and known.account == account:
+            self._index.users[name].former = [*known.former, known.key]
+        elif known:  # it has moved: there is nothing that it may do where it was
+            revoked = dict.fromkeys([*known.former, known.key], int(time.time()))
+            self._index.accounts[known.account].revoked |= revoked
 
     def _write_creds(
         self, name: str, account: str, permissions: Permissions, tags: Iterable[str]
@@ -250,14 +263,14 @@ class Book:
         self, operator: KeyPair, lender: KeyPair, name: str, account: Account
     ) -> str:
         tenant = name.startswith(tenant_token(""))
-        borrowed = [lent(lender, account.key, one) for one in imports(name[1:])] if tenant else []
+        needs = imports(name[1:]) if tenant else borrowed(name) if name in APART else ()
         return account_token(
             operator,
             account.key,
             name,
-            TENANT_LIMITS if tenant else Limits(storage=name == _SERVICES),
-            exports=EXPORTS if name == _SERVICES else (),
-            imports=borrowed,
+            TENANT_LIMITS if tenant else Limits(storage=name == STORE),
+            exports=EXPORTS if name == STORE else (),
+            imports=[lent(lender, account.key, one) for one in needs],
             revoked=account.revoked,
         )
 

@@ -28,6 +28,8 @@ class User(pydantic.BaseModel):
     key: str
     #: Replaced and not yet revoked.
     former: list[str] = []
+    #: Digest of what its credentials allow; empty in files of before there was one.
+    granted: str = ""
 
 
 class Index(pydantic.BaseModel):

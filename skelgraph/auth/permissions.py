@@ -15,9 +15,13 @@ from proto.names import ANSWER, CLAIMS, PREFIX, SUBMIT, Stream, Subjects, of_ten
 from skelgraph.auth.tokens import Limits, Permissions, Shared
 
 SYSTEM: Final = "system"
+#: The account of the streams, and of those that may do all there.
+STORE: Final = "services"
 OPERATOR: Final = "operator"
 #: NATS forgets who asked what after this long; longer than a caller may wait for an answer.
 RESPOND_S: Final = 3660
+#: The same of what is answered several times: pulls, batches, and who is there.
+MANY_S: Final = 10
 #: What one tenant may have open; an account without bounds could fill a server's tables.
 TENANT_LIMITS: Final = Limits(connections=64, subscriptions=10_000, payload_bytes=1024**2)
 
@@ -30,6 +34,15 @@ def _api(*calls: str) -> tuple[str, ...]:
 
 def _own(*subjects: str) -> tuple[str, ...]:
     return tuple(f"{PREFIX}.{subject}" for subject in subjects)
+
+
+def _facts(*kinds: str) -> tuple[str, ...]:
+    """Return where facts of these kinds are written, of requests without a tenant and with one."""
+    return tuple(
+        Subjects.facts_of(any_id).removesuffix(">") + kind
+        for kind in kinds
+        for any_id in ("*", "*.*")
+    )
 
 
 def _info(*streams: Stream) -> tuple[str, ...]:
@@ -50,12 +63,12 @@ _PLANNER: Final = Permissions(
             # How full it all is: over capacity it refuses before it plans.
             *_info(_EVENTS, _NODES),
             f"CONSUMER.LIST.{_EVENTS}",
-            f"CONSUMER.INFO.{_EVENTS}.>",
+            f"CONSUMER.INFO.{_EVENTS}.*",
             f"CONSUMER.MSG.NEXT.{_REQUESTS}.planner",
             *_reads(_EVENTS),
         ),
         f"$JS.ACK.{_REQUESTS}.planner.>",
-        *_own("event.>"),
+        *_facts("accepted", "planned.*", "plan", "end"),
     ),
     subscribe=_with_inbox("planner", _own("stop.>", "load.*")),
 )
@@ -69,7 +82,7 @@ _ASSEMBLER: Final = Permissions(
             *_reads(_DEAD),
             f"STREAM.PURGE.{_DEAD}",
             f"CONSUMER.LIST.{_EVENTS}",
-            f"CONSUMER.INFO.{_EVENTS}.>",
+            f"CONSUMER.INFO.{_EVENTS}.*",
             f"CONSUMER.MSG.NEXT.{_EVENTS}.*",
             # A partition is let go at the end, so that its successor need not wait.
             f"CONSUMER.UNPIN.{_EVENTS}.*",
@@ -89,7 +102,7 @@ _ASSEMBLER: Final = Permissions(
             # Which partitions the other assemblers have.
             CLAIMS,
             # The word that a request has ended, for callers that wait for its answer.
-            *_own("event.>"),
+            *_facts("end"),
         ),
     ),
     respond_s=RESPOND_S,
@@ -98,12 +111,13 @@ _WORKER: Final = Permissions(
     publish=(
         *_api(
             *_info(_EVENTS),
-            f"CONSUMER.INFO.{_EVENTS}.>",
+            f"CONSUMER.INFO.{_EVENTS}.*",
             f"CONSUMER.MSG.NEXT.{_NODES}.*",
             *_reads(_EVENTS),
         ),
         f"$JS.ACK.{_NODES}.>",
-        *_own("event.>", "live.>", "load.*"),
+        *_facts("decoded.*", "failed.*.*"),
+        *_own("live.>", "load.*"),
     ),
     subscribe=_with_inbox("worker", _own("stop.>")),
 )
@@ -111,15 +125,9 @@ _FOLLOWS: Final = (
     *_api(
         "STREAM.INFO.*",
         "CONSUMER.INFO.*.*",
-        # A consumer of its own for whoever follows a request, or all of them.
-        f"CONSUMER.CREATE.{_EVENTS}.*",
-        f"CONSUMER.CREATE.{_EVENTS}.*.>",
-        f"CONSUMER.DELETE.{_EVENTS}.*",
-        f"CONSUMER.MSG.NEXT.{_EVENTS}.*",
         *_reads(_EVENTS),
         f"DIRECT.GET.{_REQUESTS}.>",
     ),
-    f"$JS.ACK.{_EVENTS}.>",
     *_own("request.>", "cancel.>", "submit", "answer", "answer.>"),
 )
 _SEES: Final = _own("live.>", "fact.>")
@@ -157,6 +165,34 @@ SYSTEM_USER: Final = Permissions(
 )
 
 
+#: Services with an account of their own each, as tenants have one: NATS sends the reply to whatever
+#: a user may ask to any subject of the account it asks in, so that who may ask the store for
+#: anything could have it write or say anything there. Users of the store's own account are the
+#: assembler, which may write all, `provision` and `backup`, which may read and change all, and the
+#: worker: NATS does not lend on to others (tokens, to gateways and tenants) what was lent to it.
+APART: Final = ("planner", "gateway", OPERATOR)
+
+
+def account_of(service: str) -> str:
+    """Return the account that the user of a service is in."""
+    return service if service in APART else STORE
+
+
+def borrowed(service: str) -> tuple[Shared, ...]:
+    """Return what the account of a service is lent: all that its user may do, and no more."""
+    may = SERVICES[service]
+    heard = (one for one in may.subscribe if not one.startswith("_INBOX."))
+    return (*map(_used, may.publish), *(Shared(one, one, "stream") for one in heard))
+
+
+def _used(subject: str) -> Shared:
+    batch = subject.removeprefix("$JS.API.DIRECT.GET.") in set(Stream)
+    if batch or subject.startswith(("$JS.API.CONSUMER.MSG.NEXT.", "$SRV.")):
+        return Shared(subject, subject, "service", respond_s=MANY_S, many=True)
+    waits_s = RESPOND_S if subject.startswith(ANSWER) else 0
+    return Shared(subject, subject, "service", respond_s=waits_s)
+
+
 #: Stands for each tenant in what is lent to all.
 _ANY: Final = "*"
 
@@ -168,7 +204,7 @@ def _lent(tenant: str) -> tuple[Shared, ...]:
     commands = (SUBMIT, ANSWER, Subjects.answer(f"{token}.*"), Subjects.cancel(f"{token}.*"))
     return (
         *(
-            Shared(f"command {number}", of_tenant(one, tenant), "service", one)
+            Shared(f"command {number}", of_tenant(one, tenant), "service", one, RESPOND_S)
             for number, one in enumerate(commands, 1)
         ),
         Shared("store a request", stored, "service"),
@@ -179,8 +215,33 @@ def _lent(tenant: str) -> tuple[Shared, ...]:
     )
 
 
-#: What the services' account lends, with its leave only, to tenants' accounts.
-EXPORTS: Final = _lent(_ANY)
+def _exports() -> tuple[Shared, ...]:
+    """Return all that is lent; NATS wants no subject that another one covers."""
+    wanted = [*_lent(_ANY), *(one for service in APART for one in borrowed(service))]
+    found: dict[tuple[str, str], Shared] = {}
+    for one in wanted:
+        covered = any(
+            other.type == one.type and other.subject != one.subject and _covers(other, one)
+            for other in wanted
+        )
+        if not covered:
+            found.setdefault((one.type, one.subject), one)
+    return tuple(found.values())
+
+
+def _covers(broad: Shared, narrow: Shared) -> bool:
+    """Return whether each subject of `narrow` is one of `broad`, too."""
+    words, theirs = broad.subject.split("."), narrow.subject.split(".")
+    for place, word in enumerate(words):
+        if word == ">":
+            return len(theirs) > place
+        if place >= len(theirs) or theirs[place] == ">" or word not in {"*", theirs[place]}:
+            return False
+    return len(words) == len(theirs)
+
+
+#: What the services' account lends, with its leave only, to others.
+EXPORTS: Final = _exports()
 
 
 def imports(tenant: str) -> tuple[Shared, ...]:

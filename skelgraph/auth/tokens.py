@@ -40,6 +40,10 @@ class Permissions:
         once: Json = {"max": 1, "ttl": self.respond_s * 1_000_000_000}
         return said | ({"resp": once} if self.respond_s else {})
 
+    def digest(self) -> str:
+        """Return what tells them from others, without saying them."""
+        return hashlib.sha256(orjson.dumps(self.claims())).hexdigest()
+
 
 @dataclass(frozen=True, slots=True)
 class Shared:
@@ -51,6 +55,10 @@ class Shared:
     type: Literal["service", "stream"]
     #: As the borrower knows it; empty: the same.
     local: str = ""
+    #: For how long a service may answer; 0 is NATS's own two minutes.
+    respond_s: int = 0
+    #: Whether it replies more than once: NATS then remembers each request until its time is over.
+    many: bool = False
 
     @property
     def known_as(self) -> str:
@@ -163,7 +171,10 @@ def creds(token: str, user: KeyPair) -> str:
 
 def _export(shared: Shared) -> Json:
     said: Json = {"name": shared.name, "subject": shared.subject, "type": shared.type}
-    answers: Json = {"response_type": "Singleton"} if shared.type == "service" else {}
+    kind = "Stream" if shared.many else "Singleton"
+    answers: Json = {"response_type": kind} if shared.type == "service" else {}
+    if shared.respond_s:
+        answers["response_threshold"] = shared.respond_s * 1_000_000_000
     return said | {"token_req": True} | answers
 
 

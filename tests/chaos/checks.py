@@ -14,7 +14,7 @@ from tests.chaos.evidence import Evidence
 from tests.chaos.letters import the_dead_have_letters
 from tests.chaos.load import Sent
 from tests.chaos.remains import (
-    no_reader_is_left,
+    no_consumer_is_left,
     nobody_is_connected_still,
     nothing_is_in_flight,
     processes_stay_well,
@@ -168,7 +168,7 @@ CHECKS: Final[tuple[Callable[[Evidence], Iterator[Violation]], ...]] = (
     queues_are_empty,
     nothing_is_in_flight,
     nobody_is_connected_still,
-    no_reader_is_left,
+    no_consumer_is_left,
     processes_stay_well,
     the_dead_have_letters,
     cancels_are_quick,

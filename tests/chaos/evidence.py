@@ -12,9 +12,9 @@ from typing import Any, Final
 import httpx2
 
 from proto.messages import DeadLetter
-from proto.names import Stream
+from proto.names import STREAM_SUBJECTS, Stream
 from services.runtime.connection import Connection
-from services.runtime.fact_reader import INACTIVE_S, FactReader
+from services.runtime.fact_reader import fact_of, stored_entries
 from services.runtime.facts import StoredFact
 from services.runtime.streams import StreamLimits, consumer_configs
 from tests.chaos.calls import EngineCall, Span, note_attempts, read_calls
@@ -23,11 +23,10 @@ from tests.chaos.load import Sent
 from tests.chaos.measure import Figures
 from tests.chaos.options import Options
 from tests.chaos.server import (
-    OWN_READERS,
     connected,
+    consumers_left,
     expected_connections,
     read_letters,
-    readers,
 )
 from tests.chaos.stack import PARTITIONS, Stack
 from tests.chaos.watch import Watch
@@ -53,7 +52,7 @@ class Evidence:
         letters: all dead letters.
         connections: how many connections NATS has, by client's name.
         expected: names of the connections that there must be.
-        readers_left: consumers of readers that read no more.
+        consumers_left: consumers of the event log that nobody should have made.
         figures: what was measured, if it was.
     """
 
@@ -75,7 +74,7 @@ class Evidence:
     letters: list[DeadLetter] = field(default_factory=list)
     connections: dict[str, int] = field(default_factory=dict)
     expected: set[str] = field(default_factory=set)
-    readers_left: list[str] = field(default_factory=list)
+    consumers_left: list[str] = field(default_factory=list)
     figures: Figures | None = None
 
 
@@ -110,15 +109,14 @@ class Gatherer:
             await self._look(evidence)
             await self._look_for_others(evidence)
             passed_s = asyncio.get_running_loop().time() - began
-            quiet = is_calm(evidence) or passed_s > _CALM_S
-            if quiet and (not evidence.readers_left or passed_s > INACTIVE_S + _CALM_S):
+            if is_calm(evidence) or passed_s > _CALM_S:
                 return
             await asyncio.sleep(0.5)
 
     async def _look_for_others(self, evidence: Evidence) -> None:
         evidence.connections = await connected(self._stack)
         evidence.expected = expected_connections(self._stack)
-        evidence.readers_left = await readers(self._connection, but=OWN_READERS)
+        evidence.consumers_left = await consumers_left(self._connection)
 
     async def _look(self, evidence: Evidence) -> None:
         for stream in Stream:
@@ -150,27 +148,11 @@ class Gatherer:
         return {kind: float(value) for kind, value in _IN_FLIGHT.findall(page)}
 
     async def _read_events(self, evidence: Evidence) -> None:
-        """Read the whole log back through a consumer of its own."""
-        info: Any = await self._connection.api(f"STREAM.INFO.{Stream.EVENTS}")
-        expected = info["state"]["messages"]
-        done = asyncio.Event()
-        got: list[StoredFact] = []
-
-        def take(stored: StoredFact) -> None:
-            got.append(stored)
-            if len(got) >= expected:
-                done.set()
-
-        reader = asyncio.create_task(FactReader(self._connection, "*", take).run(), name="audit")
-        try:
-            if expected:
-                async with asyncio.timeout(60):
-                    await done.wait()
-        finally:
-            reader.cancel()
-            await asyncio.gather(reader, return_exceptions=True)
-        for stored in got:
-            evidence.facts.setdefault(stored.fact.request, []).append(stored)
+        """Read the whole log back."""
+        async with asyncio.timeout(60):
+            async for entry in stored_entries(self._connection, STREAM_SUBJECTS[Stream.EVENTS]):
+                if stored := fact_of(entry):
+                    evidence.facts.setdefault(stored.fact.request, []).append(stored)
         await self._count_subjects(evidence)
 
     async def _count_subjects(self, evidence: Evidence) -> None:

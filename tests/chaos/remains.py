@@ -78,6 +78,6 @@ def nobody_is_connected_still(evidence: Evidence) -> Iterator[Violation]:
         yield Violation("not connected", f"{name} runs, and NATS does not know it")
 
 
-def no_reader_is_left(evidence: Evidence) -> Iterator[Violation]:
-    for name in evidence.readers_left:
+def no_consumer_is_left(evidence: Evidence) -> Iterator[Violation]:
+    for name in evidence.consumers_left:
         yield Violation("consumer left", f"{name} of {Stream.EVENTS}")

@@ -15,7 +15,7 @@ from typing import Final
 
 from services.runtime.client import Client
 from services.runtime.connection import Connection
-from services.runtime.fact_reader import FactReader
+from services.runtime.fact_reader import LogEntry, LogReader, fact_of
 from services.runtime.facts import StoredFact
 from services.runtime.opening import open_client
 from tests.chaos.checks import audit
@@ -158,7 +158,12 @@ async def tail_log(servers: list[str], load: Load) -> AsyncIterator[Connection]:
 
     async with Connection(servers, name="chaos-tail") as connection:
         await connection.open(timeout_s=30)
-        reader = FactReader(connection, "*", queue.put_nowait)
+
+        def heard(entry: LogEntry) -> None:
+            if stored := fact_of(entry):
+                queue.put_nowait(stored)
+
+        reader = LogReader(connection, "chaos", heard)
         async with aside(reader.run()), aside(hand_on()):
             yield connection
 

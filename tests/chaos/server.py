@@ -12,15 +12,12 @@ from typing import Any, Final
 
 from proto.codec import decode
 from proto.messages import DeadLetter
-from proto.names import Stream
+from proto.names import Stream, partition_consumer
 from services.runtime.connection import ApiError, Connection
-from tests.chaos.stack import Nats, Stack
+from tests.chaos.stack import PARTITIONS, Nats, Stack
 
 #: Connections of the harness itself: what sends the load, and what reads the facts.
 OWN: Final = ("skelgraph-client", "chaos-tail")
-#: Consumers of the harness itself: the tail's.
-OWN_READERS: Final = 1
-_READER: Final = "follow-"
 _NO_MESSAGE: Final = 10037
 
 
@@ -44,17 +41,11 @@ def _names_at(monitor_url: str) -> list[str]:
     return [one.get("name") or f"nameless, port {one['port']}" for one in told["connections"]]
 
 
-async def readers(connection: Connection, *, but: int) -> list[str]:
-    """Return the readers' consumers of the event log, without the newest `but`.
-
-    Args:
-        connection: an open connection.
-        but: how many there must be.
-    """
-    told: Any = await connection.api(f"CONSUMER.LIST.{Stream.EVENTS}", {"offset": 0})
-    found = [one for one in told["consumers"] or () if one["name"].startswith(_READER)]
-    found.sort(key=lambda one: (bool(one.get("num_waiting")), one["created"]))
-    return [one["name"] for one in found[: max(0, len(found) - but)]]
+async def consumers_left(connection: Connection) -> list[str]:
+    """Return the consumers of the event log but for those of its partitions."""
+    told: Any = await connection.api(f"CONSUMER.NAMES.{Stream.EVENTS}", {"offset": 0})
+    ours = {partition_consumer(number) for number in range(PARTITIONS)}
+    return sorted(set(told["consumers"] or ()) - ours)
 
 
 async def read_letters(connection: Connection) -> list[DeadLetter]:

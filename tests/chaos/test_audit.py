@@ -29,7 +29,7 @@ from tests.chaos.letters import the_dead_have_letters
 from tests.chaos.load import Sent
 from tests.chaos.measure import CancelTook, Figures
 from tests.chaos.options import Options
-from tests.chaos.remains import no_reader_is_left, nobody_is_connected_still
+from tests.chaos.remains import no_consumer_is_left, nobody_is_connected_still
 from tests.chaos.violations import Violation
 from tests.chaos.watch import Sample, growth_of
 from tests.facts import REQUEST, accepted, decoded, failed
@@ -204,13 +204,13 @@ def test_a_node_gives_up_only_in_the_time_of_an_engines_fault(
 # --- what is left -------------------------------------------------------------------------
 
 
-def test_connections_and_readers_that_nobody_owns_are_found() -> None:
+def test_connections_and_consumers_that_nobody_owns_are_found() -> None:
     evidence = Evidence(Options(), {}, connections={"a": 1, "b": 1}, expected={"a", "b"})
-    assert found(nobody_is_connected_still(evidence)) == found(no_reader_is_left(evidence)) == []
+    assert found(nobody_is_connected_still(evidence)) == found(no_consumer_is_left(evidence)) == []
     evidence.connections = {"a": 2, "x": 1}
-    evidence.readers_left = ["follow-1"]
+    evidence.consumers_left = ["mine"]
     assert len(found(nobody_is_connected_still(evidence))) == 3
-    assert found(no_reader_is_left(evidence)) == ["consumer left"]
+    assert found(no_consumer_is_left(evidence)) == ["consumer left"]
 
 
 def test_growth_is_told_from_the_second_third_on() -> None:

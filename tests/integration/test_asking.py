@@ -304,6 +304,41 @@ async def test_the_end_reaches_its_caller_although_nats_was_away(
 # --- tenants --------------------------------------------------------------------------
 
 
+async def test_no_tenant_takes_all_places_of_those_that_wait(caller: Runtime) -> None:
+    def waits(owner: str) -> asyncio.Task[Msg]:
+        return asking(caller, of_tenant(ANSWER, owner), question="why?", wait_s=0.5)
+
+    first = waits("acme")
+    await until_waiting(1)
+    assert error_in(await waits("acme")).code == Busy.code
+    other = waits("bolt")
+    await until_waiting(2)
+    for one in (first, other):
+        assert decode(AnswerPending, (await one).data)
+
+
+async def test_commands_that_find_no_place_are_refused_and_those_of_others_are_not(
+    runtime: Runtime, another: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.runtime.responder.MOST_QUEUED", 7)
+    may_go_on, responder = asyncio.Event(), Responder(runtime.connection)
+
+    async def slow(_: Msg) -> bytes:
+        await may_go_on.wait()
+        return b"{}"
+
+    await responder.answer(channels.SUBMIT_COMMAND, slow, most=1, tenants=True)
+    await runtime.connection.api("INFO")
+    flood = [asking(another, of_tenant(SUBMIT, "acme")) for _ in range(20)]
+    done, waiting_still = await asyncio.wait(flood, timeout=1)
+    assert {error_in(one.result()).code for one in done} == {Busy.code}
+    assert len(waiting_still) == 4  # half of the places
+    other = asking(another, of_tenant(SUBMIT, "bolt"))
+    may_go_on.set()
+    assert [(await one).data for one in (*waiting_still, other)] == [b"{}"] * 5
+    await responder.close(1)
+
+
 async def test_a_request_is_its_owners_only(caller: Runtime, mine: str) -> None:
     def of(owner: str, subject: str) -> str:
         return of_tenant(subject, owner)

@@ -6,6 +6,7 @@ What each credential may do is tried in test_nats_matrix.py.
 from __future__ import annotations
 
 import asyncio
+import base64
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,6 +23,7 @@ from nats.aio.msg import Msg
 from proto.codec import decode
 from proto.errors import InvalidRequest, NotConfirmed, QueueUnavailable, UnknownRequest
 from proto.messages import (
+    MAX_WAIT_S,
     AnswerAssembled,
     NodeDecoded,
     RequestAccepted,
@@ -39,6 +41,7 @@ from services.runtime.publisher import DurablePublisher
 from services.runtime.snapshots import restore, save
 from skelgraph.auth.book import Book
 from skelgraph.auth.nkeys import KeyPair, Kind
+from skelgraph.auth.permissions import RESPOND_S, STORE
 from skelgraph.auth.push import push
 from skelgraph.auth.tokens import Permissions, creds, user_token
 from skelgraph.local import ports
@@ -314,6 +317,66 @@ async def test_credentials_are_renewed_under_load_and_the_old_ones_voided(secure
             await fresh.open(timeout_s=20)
     logs = [(secured.folder / f"{name}.log").read_text() for name in ("workerlarge", "planner")]
     assert all("nats_credentials_renewed" in log for log in logs)
+
+
+async def test_what_was_made_by_an_older_version_gets_the_rights_of_this_one(
+    tmp_path: Path,
+) -> None:
+    book = Book(tmp_path / "auth")
+    book.init("none", [])
+    old = {name: book.creds_of(name).read_bytes() for name in ("gateway", "worker", "backup")}
+    index = orjson.loads((book.folder / "auth.json").read_bytes())
+    # As it was: one account for all services, of which the gateway was a user.
+    index["users"]["gateway"]["account"] = STORE
+    index["users"]["worker"]["granted"] = ""
+    (book.folder / "auth.json").write_bytes(orjson.dumps(index))
+    book = Book(book.folder)
+    book.init("none", [])
+    fresh = {name: book.creds_of(name).read_bytes() for name in old}
+    assert [name for name in old if old[name] != fresh[name]] == ["gateway", "worker"]
+    index = orjson.loads((book.folder / "auth.json").read_bytes())
+    assert list(index["accounts"][STORE]["revoked"]) == [index_key(old["gateway"])]
+    assert index["users"]["worker"]["former"] == [index_key(old["worker"])]
+
+
+def index_key(credentials: bytes) -> str:
+    """Return the public key of the user that credentials are of."""
+    token = credentials.split(b"\n")[1].split(b".")[1]
+    return str(orjson.loads(base64.urlsafe_b64decode(token + b"=="))["sub"])
+
+
+@pytest.mark.long
+@pytest.mark.timeout(240)
+async def test_a_tenant_is_answered_later_than_after_two_minutes(tmp_path: Path) -> None:
+    async with (
+        started(tmp_path) as alone,
+        alone.connection("assembler") as assembler,
+        alone.connection("@acme") as acme,
+    ):
+        await assembler.open(timeout_s=20)
+        await acme.open(timeout_s=20)
+
+        async def late(message: Msg) -> None:
+            await asyncio.sleep(135)
+            await assembler.publish(message.reply, b"at last")
+
+        await assembler.subscribe(of_tenant(ANSWER), late)
+        await assembler.api("INFO")
+        assert (await acme.request(ANSWER, timeout_s=200)).data == b"at last"
+
+
+async def test_services_that_answer_tenants_have_the_time_that_a_caller_may_wait(
+    secured: Secured,
+) -> None:
+    said = [
+        orjson.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
+        for token in secured.book.account_tokens().values()
+    ]
+    (store,) = [one["nats"] for one in said if one["name"] == STORE]
+    late = {one["subject"]: one.get("response_threshold") for one in store["exports"]}
+    asked = (ANSWER, of_tenant(ANSWER), of_tenant(Subjects.answer("*.*")))
+    assert {late[subject] for subject in asked} == {RESPOND_S * 10**9}
+    assert MAX_WAIT_S < RESPOND_S
 
 
 async def test_backups_need_a_user_of_their_own_only(tmp_path: Path) -> None:
