@@ -73,6 +73,8 @@ class Connection:
         access = access or Access()
         self.nc = DirectClient()
         self.closed = asyncio.Event()
+        #: Consumers that were pulled from and were not there.
+        self.missing: set[str] = set()
         self._servers = list(servers)
         self._name = name
         self._creds = Credentials(access.creds) if access.creds else None
@@ -293,9 +295,10 @@ class Connection:
 
     async def _error(self, error: Exception) -> None:
         # While the server is away each try to reconnect ends here; one line says it all.
-        if self._said_down and isinstance(error, OSError | nats.errors.NoServersError):
+        is_down = isinstance(error, OSError | nats.errors.NoServersError)
+        if is_down and self._said_down:
             return
-        self._said_down = True
+        self._said_down = self._said_down or is_down
         log.warning("nats_error", error=str(error) or type(error).__name__)
 
     async def _disconnected(self) -> None:

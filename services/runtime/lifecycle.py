@@ -59,6 +59,7 @@ class Process:
             ready={
                 "nats": lambda: self.connection.is_connected,
                 "provisioned": lambda: self._provisioned,
+                "consumers": lambda: not self.connection.missing,
                 "serving": lambda: self._serving and not self.stopping.is_set(),
             },
         )

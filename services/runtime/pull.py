@@ -189,6 +189,7 @@ class ConsumerPull:
         """Ask for no more; a message on its way is given back by its ack wait."""
         self._wanted = 0
         self._connection.forget(self._forget_open)
+        self._connection.missing.discard(self._name)
         if self._renewing:
             self._renewing.cancel()
             await asyncio.wait([self._renewing])
@@ -283,6 +284,7 @@ class ConsumerPull:
         pin = (msg.headers or {}).get("Nats-Pin-Id")
         if pin and pin != self.pin:
             self._pinned(pin)
+        self._connection.missing.discard(self._name)
         self._count_down()
         self._on_message(Delivery(self._connection, msg))
 
@@ -293,11 +295,14 @@ class ConsumerPull:
         if status == _WRONG_PIN:
             self._pinned(None)
         if status in _GONE:
-            description = (msg.headers or {}).get("Description", "")
+            description, _, _ = (msg.headers or {}).get("Description", "").partition("\n")
             if "Completed" not in description:
                 reason = reason_in(description)
                 log.warning("pull_refused", consumer=self._name, status=status, reason=reason)
                 self._missing = True
+                self._connection.missing.add(self._name)
+        else:
+            self._connection.missing.discard(self._name)
         self._close_pull(msg.subject)
 
     def _close_pull(self, pull: str) -> None:
