@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proto.errors import QueueUnavailable
+from proto.names import tenant_token
 from services.runtime.connection import Connection
 from skelgraph.auth.book import Book
 from skelgraph.auth.index import Tls
@@ -33,9 +34,10 @@ class Target:
 
 async def init(folder: Path, tls: Tls, hosts: Sequence[str]) -> int:
     """Make keys and credentials; what is there stays."""
-    book = Book(folder)
-    there = book.exists
-    book.init(tls, hosts)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with Book.changing(folder) as book:
+        there = book.exists
+        book.init(tls, hosts)
     _say(f"{'completed' if there else 'made'} the keys of a deployment in {book.folder}:")
     made = [path.relative_to(book.folder) for path in book.written]
     _say("  " + "\n  ".join(str(path) for path in dict.fromkeys(made)))
@@ -50,9 +52,9 @@ async def init(folder: Path, tls: Tls, hosts: Sequence[str]) -> int:
 
 async def add_tenant(target: Target, tenant: str) -> int:
     """Make a tenant's credentials, and tell NATS of it."""
-    book = Book(target.folder)
-    path = book.add_tenant(tenant)
-    await _tell(book, target, tenant)
+    with Book.changing(target.folder) as book:
+        path = book.add_tenant(tenant)
+        await _tell(book, target, tenant)
     _say(f"credentials of tenant {tenant}, to be handed over by a safe way:")
     print(path)
     return 0
@@ -60,8 +62,8 @@ async def add_tenant(target: Target, tenant: str) -> int:
 
 async def rotate(target: Target, name: str) -> int:
     """Renew the credentials of a service or tenant; the old ones stay valid."""
-    book = Book(target.folder)
-    path = book.rotate(book.user_name(name))
+    with Book.changing(target.folder) as book:
+        path = book.rotate(book.user_name(name))
     _say(
         f"fresh credentials of {name}; services read them within seconds and connect anew."
         f"\nThe old ones are valid still. When the fresh ones are in use everywhere:"
@@ -72,12 +74,13 @@ async def rotate(target: Target, name: str) -> int:
 
 
 async def revoke(target: Target, name: str) -> int:
-    """Void the credentials that a service or tenant had before."""
-    book = Book(target.folder)
-    voided = book.revoke(book.user_name(name))
-    await _tell(book, target, name)
-    print(f"{len(voided)} former credentials of {name} are void")
-    return 0
+    """Void the credentials that a service or tenant had before; 1 if no NATS was told of it."""
+    with Book.changing(target.folder) as book:
+        voided = book.revoke(book.user_name(name))
+        told = await _tell(book, target, name)
+    in_force = "are void" if told else "are noted as void; NOT yet in force: --nats-url"
+    print(f"{len(voided)} former credentials of {name} {in_force}")
+    return 0 if told else 1
 
 
 async def show(folder: Path) -> int:
@@ -87,15 +90,16 @@ async def show(folder: Path) -> int:
     for name in (*SERVICES, SYSTEM):
         print(f"{'service':8} {name:12} {book.creds_of(name)}")
     for tenant in tenants:
-        print(f"{'tenant':8} {tenant:12} {book.creds_of(book.user_name(tenant))}")
+        print(f"{'tenant':8} {tenant:12} {book.creds_of(tenant_token(tenant))}")
     return 0
 
 
-async def _tell(book: Book, target: Target, name: str) -> None:
+async def _tell(book: Book, target: Target, name: str) -> bool:
+    """Tell NATS of the accounts; return whether there is one that could be told."""
     url = target.nats_url or _running(book)
     if url is None:
         _say("no NATS was told: it reads nats.conf when it starts; a running one by --nats-url")
-        return
+        return False
     connection = Connection(url.split(","), name="skelgraph-auth", access=book.access(SYSTEM))
     try:
         async with connection:
@@ -104,6 +108,7 @@ async def _tell(book: Book, target: Target, name: str) -> None:
     except QueueUnavailable:
         _say(f"it stands in {book.folder}; NATS has yet to be told: `skelgraph auth revoke {name}`")
         raise
+    return True
 
 
 def _running(book: Book) -> str | None:

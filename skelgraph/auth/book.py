@@ -3,6 +3,7 @@
 ```
 auth.json            public keys of accounts and users, what is revoked; no secret
 keys/*.nk            seeds of the operator and the accounts: who has them can make credentials
+keys/ca.key          the key of the CA: who has it can make certificates
 creds/<user>.creds   one a service, for SKELGRAPH_NATS_CREDS;  creds/@<tenant>.creds  one a tenant
 tls/                 ca.crt, server.crt, <user>.crt and their keys
 nats.conf            for the server: `include` it, or let `skelgraph up --auth` do so
@@ -13,11 +14,12 @@ What is there is never replaced but by `rotate`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import orjson
 
@@ -65,6 +67,13 @@ class Book:
     def __init__(self, folder: Path) -> None:
         self._files = Folder(folder)
         self._index = Index.read(self.folder / "auth.json")
+
+    @classmethod
+    @contextlib.contextmanager
+    def changing(cls, folder: Path) -> Iterator[Self]:
+        """Open a folder to change what is in it, when nobody else does."""
+        with Folder(folder).locked():
+            yield cls(folder)
 
     @property
     def folder(self) -> Path:
@@ -143,6 +152,8 @@ class Book:
         """
         self._wanted()
         name = tenant_token(check_tenant(tenant))
+        if tenant in (*SERVICES, SYSTEM):
+            raise InvalidRequest(f"{tenant} is the name of a service", field="tenant")
         if name in self._index.accounts:
             raise InvalidRequest(f"{tenant} is a tenant already; `rotate` renews its credentials")
         self._account(name)
@@ -164,8 +175,11 @@ class Book:
         )
         user.former.append(user.key)
         tags = [f"tenant:{name[1:]}"] if name.startswith(tenant_token("")) else []
-        user.key = self._write_creds(name, user.account, permissions, tags)
-        user.granted = permissions.digest()
+        fresh = KeyPair.new(Kind.USER)
+        user.key, user.granted = fresh.public, permissions.digest()
+        # The index first: what is valid and stands nowhere could never be revoked.
+        self._save_index()
+        self._write_creds(name, user.account, permissions, tags, fresh)
         self._save()
         return self.creds_of(name)
 
@@ -243,21 +257,21 @@ class Book:
         fresh = known and (known.account, known.granted) == (account, granted)
         if fresh and self.creds_of(name).exists():
             return
-        key = self._write_creds(name, account, permissions, tags)
-        self._index.users[name] = User(account=account, key=key, granted=granted)
+        fresh_key = KeyPair.new(Kind.USER)
+        self._index.users[name] = User(account=account, key=fresh_key.public, granted=granted)
         if known and known.account == account:
             self._index.users[name].former = [*known.former, known.key]
         elif known:  # it has moved: there is nothing that it may do where it was
             revoked = dict.fromkeys([*known.former, known.key], int(time.time()))
             self._index.accounts[known.account].revoked |= revoked
+        self._save_index()
+        self._write_creds(name, account, permissions, tags, fresh_key)
 
     def _write_creds(
-        self, name: str, account: str, permissions: Permissions, tags: Iterable[str]
-    ) -> str:
-        user = KeyPair.new(Kind.USER)
+        self, name: str, account: str, permissions: Permissions, tags: Iterable[str], user: KeyPair
+    ) -> None:
         token = user_token(self._files.key(account), user.public, name, permissions, [*tags])
         self._files.write_secret(self.creds_of(name), creds(token, user).encode())
-        return user.public
 
     def _account_token(
         self, operator: KeyPair, lender: KeyPair, name: str, account: Account
@@ -278,10 +292,13 @@ class Book:
         clients = self._index.users if self.tls == "mutual" else ()
         certificates.complete(self._files, hosts, clients)
 
+    def _save_index(self) -> None:
+        self._files.write_secret(self.folder / "auth.json", self._index.content())
+
     def _save(self) -> None:
+        self._save_index()
         secrets = b"\n---\n".join(map(orjson.dumps, self.secrets()))
         for name, content in (
-            ("auth.json", self._index.content()),
             ("nats.conf", self.server_config(self.folder / "jwt").encode()),
             ("helm-values.yaml", orjson.dumps(self.helm_values(), option=orjson.OPT_INDENT_2)),
             ("k8s-secrets.yaml", secrets),

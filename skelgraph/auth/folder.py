@@ -6,7 +6,11 @@ at all.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +32,19 @@ class Folder:
         self.path = path.absolute()
         #: Files that this object has written, in order.
         self.written: list[Path] = []
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep others from changing it meanwhile; they wait for their turn."""
+        if not self.path.exists():  # it is made by whoever changes it, or is an error
+            yield
+            return
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
 
     def creds(self, user: str) -> Path:
         """Where a user's credentials are."""
@@ -75,8 +92,26 @@ class Folder:
         return self.path / "keys" / f"{name}.nk"
 
     def _write(self, path: Path, content: bytes, mode: int) -> None:
-        draft = path.with_name(f".{path.name}.new")
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "wb") as out:
-            out.write(content)
-        draft.replace(path)
+        # A file of its own (0600): what an earlier try has left may be open to others.
+        handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as out:
+                out.write(content)
+                os.fchmod(out.fileno(), mode)
+                out.flush()
+                os.fsync(out.fileno())
+            Path(draft).replace(path)
+        except BaseException:
+            Path(draft).unlink(missing_ok=True)
+            raise
+        _sync(path.parent)
         self.written.append(path)
+
+
+def _sync(folder: Path) -> None:
+    """Have a name that was given survive a crash of the machine."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -40,7 +40,10 @@ def server_block(folder: Folder, tls: Tls) -> str:
 
 def _authority(folder: Folder) -> certificates.Signed:
     path, *_ = folder.tls("ca")
-    key = path.with_suffix(".key")
+    key = folder.path / "keys" / "ca.key"
+    formerly = path.with_suffix(".key")
+    if formerly.exists() and not key.exists():
+        formerly.replace(key)  # with what nobody gets at, not with what servers read
     if not path.exists():
         _write(folder, certificates.authority("Skelgraph NATS CA"), path, key)
     return certificates.Signed.read(path.read_bytes(), key.read_bytes())
