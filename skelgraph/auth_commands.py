@@ -34,8 +34,7 @@ class Target:
 
 async def init(folder: Path, tls: Tls, hosts: Sequence[str]) -> int:
     """Make keys and credentials; what is there stays."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with Book.changing(folder) as book:
+    with Book.changing(folder, make=True) as book:
         there = book.exists
         book.init(tls, hosts)
     _say(f"{'completed' if there else 'made'} the keys of a deployment in {book.folder}:")

@@ -70,9 +70,12 @@ class Book:
 
     @classmethod
     @contextlib.contextmanager
-    def changing(cls, folder: Path) -> Iterator[Self]:
-        """Open a folder to change what is in it, when nobody else does."""
-        with Folder(folder).locked():
+    def changing(cls, folder: Path, *, make: bool = False) -> Iterator[Self]:
+        """Open a folder (`make`: made if it is not there) to change it when nobody else does."""
+        files = Folder(folder)
+        if make:
+            files.make("")
+        with files.locked():
             yield cls(folder)
 
     @property
