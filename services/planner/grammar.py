@@ -20,11 +20,11 @@ MAX_WORD_CHARS: Final = 24
 #: Most needs of a node: more make it wait for everything, behind a long prefill.
 MAX_NEEDS: Final = 4
 
-# What a summary's word is not made of: spaces, controls, line separators, the field mark, and
-# the punctuation by which a short title turns into a sentence.
+# What a summary's word is not made of: whatever Python takes for a space, controls, line
+# separators, the field mark, and the punctuation by which a short title turns into a sentence.
 _NOT_IN_WORD: Final = (
-    r" |:;,!?\x22\x00-\x1F\x7F-\u00A0\u2028\u2029\u060C\u061B\u061F\u3001\u3002\uFF01\uFF0C"
-    r"\uFF1A\uFF1B\uFF1F"
+    r" |:;,!?\x22\x00-\x1F\x7F-\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000"
+    r"\u060C\u061B\u061F\u3001\u3002\uFF01\uFF0C\uFF1A\uFF1B\uFF1F"
 )
 _LEVEL: Final = ("easy", "hard")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from random import Random
 
 import pytest
@@ -64,6 +65,11 @@ def test_the_grammar_allows(text: str) -> None:
 )
 def test_the_grammar_refuses(text: str) -> None:
     assert not allows(text)
+
+
+def test_no_title_that_the_grammar_allows_is_without_a_word() -> None:
+    spaces = [char for char in map(chr, range(sys.maxunicode + 1)) if char.isspace()]
+    assert [char for char in spaces if allows(PLAN.replace("Advice", char))] == []
 
 
 def test_forced_modes_leave_no_choice_of_the_first_line() -> None:
