@@ -13,7 +13,7 @@ difficulty and the size stand before the needs: in the other order small models 
 point to the one before.
 
 Tolerated, because models without a grammar write so: blank lines, spaces around a line
-and around `|`, a `|` between any two fields, the fields in any order, any case of the fixed
+and around `|`, a `|` or `,` between any two fields, the fields in any order, any case of the fixed
 words, `needs: 1`, `needs none`, a need named twice, needs under `list`, a size left out (it
 is `medium`), CRLF, no newline after the last line where that line is `end` or the word for a
 direct answer, and whatever follows these (it is not read). All else is refused: needs on the
@@ -51,8 +51,8 @@ _WORDS: Final[dict[str, ShapeKind]] = {
 _LEVELS: Final[dict[str, Difficulty]] = {"easy": "easy", "hard": "hard"}
 _NODE = re.compile(r"([1-9][0-9]{0,2})\.(.*)")
 _FIELD = re.compile(
-    r"\s*(?:\|\s*)?(?:(?P<level>easy|hard)|(?P<size>short|medium|long)"
-    r"|needs\s*:?\s*(?P<needs>none|[0-9]{1,3}(?:(?:\s*,\s*|\s+)[0-9]{1,3})*))(?![^\s|])",
+    r"\s*(?:[|,]\s*)?(?:(?P<level>easy|hard)|(?P<size>short|medium|long)"
+    r"|needs\s*:?\s*(?P<needs>none|[0-9]{1,3}(?:(?:\s*,\s*|\s+)[0-9]{1,3})*))(?![^\s|,])",
     re.IGNORECASE,
 )
 #: Unicode categories that no line may hold: controls, surrogates, line separators.

@@ -159,6 +159,8 @@ def test_the_line_is_what_the_model_wrote_byte_for_byte() -> None:
         "3. Advice | medium needs 1,2 hard",
         "3.Advice|Hard|Medium|Needs: 2, 1, 2",
         " 3. Advice | hard medium | needs 1 2 ",
+        "3. Advice | hard, medium, needs 1,2",
+        "3. Advice | medium , needs 1, 2, hard",
     ],
 )
 def test_small_departures_are_tolerated(line: str) -> None:
@@ -195,6 +197,9 @@ def test_a_node_is_handed_out_with_the_newline_of_its_line() -> None:
         ("3. C | normal", "come only easy or hard"),
         ("3. C | hard long short", "come only easy or hard"),
         ("3. C | hardlong", "come only easy or hard"),
+        ("3. C | hard,, long", "come only easy or hard"),
+        ("3. C | hard long,", "come only easy or hard"),
+        ("3. C | hard needs 1,x", "come only easy or hard"),
         ("3. C | hard long needs 1,", "come only easy or hard"),
         ("3. C | hard | easy", "come only easy or hard"),
         ("3. C | hard | needs 1 | needs 2", "come only easy or hard"),
