@@ -103,7 +103,7 @@ def amendment_call(
         constrained: whether the reply must match the grammar.
     """
     added = max(0, min(MAX_ADDED, max_nodes - len(lines)))
-    asked = ChatMessage("user", _asked(as_text(context) + question, "\n".join(lines)))
+    asked = ChatMessage("user", as_text(context) + _asked(question, "\n".join(lines)))
     allowed = _grammar(len(lines), added, may_be_direct=mode == "auto")
     return ChatCall(
         messages=(*_prefix(), asked),

@@ -41,9 +41,10 @@ def grammar(mode: Mode, max_nodes: int, done: int = 0) -> Grammar:
     Args:
         mode: forced modes leave only one word on the first line.
         max_nodes: most nodes in the whole plan; a plan has at least `MIN_NODES`, or this many.
-        done: node lines that are already written; the reply goes on after them.
+        done: node lines that are already written; the reply goes on after them, where `mode`
+            leaves the choice as a graph.
     """
-    shapes: Sequence[ShapeKind] = ("graph",) if done else shapes_of(mode)
+    shapes = shapes_of(mode)[-1:] if done else shapes_of(mode)
     done = min(done, max_nodes)
     return Grammar(gbnf=_gbnf(shapes, max_nodes, done), regex=_regex(shapes, max_nodes, done))
 

@@ -15,6 +15,7 @@ from typing import Final
 
 from proto.messages import Mode, Turn
 from services.planner.grammar import grammar, shapes_of
+from services.planner.parser import ShapeKind
 from services.runtime.calls import ChatCall, ChatMessage
 from services.runtime.context import as_text
 
@@ -93,9 +94,10 @@ def plan_call(
             with the next line, without the gate's word.
         constrained: whether the reply must match the grammar.
     """
-    messages = [*_prefix(), ChatMessage("user", as_text(context) + question + _wish(mode))]
+    asked = f"{as_text(context)}Question: {question}" if context else question
+    messages = [*_prefix(), ChatMessage("user", asked + _wish(mode))]
     if done_lines:
-        messages += _so_far(done_lines)
+        messages += _so_far(done_lines, shapes_of(mode)[-1])
     left = max(max_nodes - len(done_lines), 0)
     return ChatCall(
         messages=tuple(messages),
@@ -117,8 +119,8 @@ def _wish(mode: Mode) -> str:
     return f"\n\n(first line: {words[0]})" if len(words) == 1 else ""
 
 
-def _so_far(done_lines: Sequence[str]) -> list[ChatMessage]:
-    written = "\n".join(["graph", *done_lines])
+def _so_far(done_lines: Sequence[str], shape: ShapeKind) -> list[ChatMessage]:
+    written = "\n".join([shape, *done_lines])
     return [
         ChatMessage("assistant", written),
         ChatMessage("user", f"Go on with line {len(done_lines) + 1}, or end."),

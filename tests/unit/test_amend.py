@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proto.errors import PlanRejected
-from proto.messages import Mode, NodeSpec
+from proto.messages import Mode, NodeSpec, Turn
 from services.planner.amend import MAX_ADDED, AmendmentReader, amendment_call
 from services.planner.draft import kept
 from services.planner.parser import End, PlanItem, Planned, PlanParser
@@ -131,3 +131,11 @@ def test_a_node_that_is_needed_is_never_dropped(nodes: list[NodeSpec], drops: se
     for node in stays:
         assert node.id not in drops or any(node.id in other.needs for other in stays)
     assert stays == [node for node in nodes if node.id in ids]
+
+
+def test_the_question_is_told_from_the_conversation_before_it() -> None:
+    context = (Turn(role="user", content="Bees?"), Turn(role="assistant", content="Get a hive."))
+    call = amendment_call("In winter?", LINES, mode="auto", max_nodes=12, context=context)
+    last = call.messages[-1].content
+    assert last.startswith("Conversation so far:\n\nUser: Bees?\n\nAssistant: Get a hive.\n\n")
+    assert "\n\nQuestion: In winter?\n\nOutline:\n" in last

@@ -221,4 +221,14 @@ def test_the_grammar_stays_small(max_nodes: int) -> None:
 def test_the_plan_is_made_with_what_was_said_before() -> None:
     context = (Turn(role="system", content="Be brief."), Turn(role="user", content="Hello."))
     last = plan_call("Why?", mode="auto", max_nodes=12, context=context).messages[-1].content
-    assert last.endswith("Be brief.\n\nConversation so far:\n\nUser: Hello.\n\nWhy?")
+    assert last.endswith("Be brief.\n\nConversation so far:\n\nUser: Hello.\n\nQuestion: Why?")
+
+
+@pytest.mark.parametrize(("mode", "word"), [("auto", "graph"), ("sgd", "graph"), ("sot", "list")])
+def test_a_planner_that_takes_over_goes_on_in_the_form_that_was_asked_for(
+    mode: Mode, word: str
+) -> None:
+    call = plan_call("Why?", mode=mode, max_nodes=12, done_lines=["1. A | easy short"])
+    assert call.messages[-2].content == f"{word}\n1. A | easy short"
+    assert call.grammar
+    assert ("needs" in call.grammar.regex) == ("needs" in call.grammar.gbnf) == (word == "graph")
