@@ -41,14 +41,14 @@ def init(
 
     Each service may do on NATS what it needs and no more; a tenant (`add-tenant`) sees its own
     requests only. Files with secrets are readable by you alone. Once more completes what is
-    missing and replaces nothing.
+    missing, and replaces only credentials whose rights are others in this version, and the
+    server's certificate if it is to be for other hosts.
 
     [bold]skelgraph auth init keys && skelgraph up --auth keys[/]
 
     [bold]skelgraph auth init keys --tls mutual --host nats --host nats.example.org[/]
     """
-    hosts = host or ["127.0.0.1", "localhost", "nats"]
-    run(lambda: auth_commands.init(folder, tls, hosts))
+    run(lambda: auth_commands.init(folder, tls, host or []))
 
 
 @auth_app.command(epilog=EXIT_CODES)

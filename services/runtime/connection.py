@@ -20,7 +20,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from proto.errors import QueueUnavailable
-from services.runtime.credentials import INBOX, Access, Credentials
+from services.runtime.credentials import INBOX, Access, Credentials, Tls
 from services.runtime.nats_client import DirectClient
 from services.runtime.wire import frame
 
@@ -78,7 +78,7 @@ class Connection:
         self._servers = list(servers)
         self._name = name
         self._creds = Credentials(access.creds) if access.creds else None
-        self._tls = access.tls()
+        self._tls = Tls(access)
         self._inbox = self._creds.inbox() if self._creds else INBOX
         self._on_reconnect: list[Callable[[], None]] = []
         self._connected = asyncio.Event()
@@ -273,7 +273,7 @@ class Connection:
             name=self._name,
             user_jwt_cb=self._creds.jwt if self._creds else None,
             signature_cb=self._creds.sign if self._creds else None,
-            tls=self._tls,
+            tls=self._tls.context,
             inbox_prefix=self._inbox,
             error_cb=self._error,
             disconnected_cb=self._disconnected,
@@ -323,7 +323,7 @@ class Connection:
         unanswered = 0
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
-            if self.is_connected and self._creds and self._creds.renewed():
+            if self._renewed() and self.is_connected:
                 log.info("nats_credentials_renewed")
                 await self.nc.force_reconnect()
                 continue
@@ -332,6 +332,13 @@ class Connection:
                 log.warning("nats_watchdog_reconnects", unanswered=unanswered)
                 unanswered = 0
                 await self.nc.force_reconnect()
+
+    def _renewed(self) -> bool:
+        """Whether other credentials or certificates are to be shown than were."""
+        if self._tls.renewed():
+            self.nc.options["tls"] = self._tls.context  # where nats-py looks at each connect
+            return True
+        return bool(self._creds and self._creds.renewed())
 
     async def _answers(self) -> bool:
         try:

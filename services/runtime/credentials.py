@@ -59,6 +59,39 @@ class Access:
         return context
 
 
+class Tls:
+    """The context of TLS, made anew when one of its files is another one.
+
+    Args:
+        access: names the files.
+
+    Raises:
+        ValueError: a file cannot be read or holds something else.
+    """
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        self._seen = self._stamps()
+        self.context = access.tls()
+
+    def renewed(self) -> bool:
+        """Make the context anew if it is time; false while the files do not fit together."""
+        stamps = self._stamps()
+        if stamps == self._seen:
+            return False
+        try:
+            self.context = self._access.tls()
+        except ValueError:  # half of it is written
+            return False
+        self._seen = stamps
+        return True
+
+    def _stamps(self) -> list[int]:
+        named = (self._access.ca, self._access.cert, self._access.key)
+        paths = [Path(one) for one in named if one]
+        return [path.stat().st_mtime_ns for path in paths if path.exists()]
+
+
 class Credentials:
     """A credentials file; read anew at each connect, so that a renewed one counts.
 

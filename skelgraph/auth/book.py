@@ -167,7 +167,7 @@ class Book:
         return self.creds_of(name)
 
     def rotate(self, name: str) -> Path:
-        """Put fresh credentials in the place of a user's; the old ones stay valid.
+        """Put fresh credentials, and a certificate, in the place of a user's; old ones stay valid.
 
         Raises:
             InvalidRequest: there is no such user.
@@ -183,6 +183,8 @@ class Book:
         # The index first: what is valid and stands nowhere could never be revoked.
         self._save_index()
         self._write_creds(name, user.account, permissions, tags, fresh)
+        if self.tls == "mutual":
+            certificates.renew(self._files, name)
         self._save()
         return self.creds_of(name)
 

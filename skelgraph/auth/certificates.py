@@ -73,6 +73,13 @@ def server(ca: Signed, hosts: Sequence[str]) -> Signed:
     )
 
 
+def hosts_of(certificate: bytes) -> set[str]:
+    """Return the names and addresses that a certificate (PEM) is for."""
+    found = x509.load_pem_x509_certificate(certificate).extensions
+    names = found.get_extension_for_class(x509.SubjectAlternativeName).value
+    return {str(one.value) for one in names}
+
+
 def client(ca: Signed, name: str) -> Signed:
     """Return the certificate that a client shows."""
     names = x509.SubjectAlternativeName([x509.DNSName(name)])

@@ -5,28 +5,40 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
 from skelgraph.auth import certificates
 from skelgraph.auth.folder import Folder
 from skelgraph.auth.index import Tls
 
+#: By these clients reach the server unless somebody says otherwise.
+USUAL_HOSTS: Final = ("127.0.0.1", "localhost", "nats")
+
 
 def complete(folder: Folder, hosts: Sequence[str], clients: Iterable[str]) -> None:
     """Make the certificates that are not there: the CA's, the server's, and one for each client.
 
+    The server's is made anew if it is for other hosts.
+
     Args:
         folder: where they belong.
-        hosts: by which clients reach the server.
+        hosts: by which clients reach the server; empty: as its certificate says, or as usual.
         clients: who shows one to the server.
     """
     ca = _authority(folder)
     _, path, key = folder.tls("server")
-    if not path.exists():
-        _write(folder, certificates.server(ca, hosts), path, key)
+    if not path.exists() or (hosts and certificates.hosts_of(path.read_bytes()) != set(hosts)):
+        _write(folder, certificates.server(ca, hosts or USUAL_HOSTS), path, key)
     for name in clients:
         _, path, key = folder.tls(name)
         if not path.exists():
             _write(folder, certificates.client(ca, name), path, key)
+
+
+def renew(folder: Folder, client: str) -> None:
+    """Put a fresh certificate in the place of a client's; the old one stays valid."""
+    _, path, key = folder.tls(client)
+    _write(folder, certificates.client(_authority(folder), client), path, key)
 
 
 def server_block(folder: Folder, tls: Tls) -> str:

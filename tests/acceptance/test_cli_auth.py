@@ -21,6 +21,7 @@ from services.runtime.credentials import Access
 from skelgraph import auth_commands, cli_auth  # noqa: F401 - adds its commands
 from skelgraph.app import app
 from skelgraph.auth.book import Book
+from skelgraph.auth.certificates import hosts_of
 from skelgraph.auth.permissions import SERVICES, SYSTEM
 from skelgraph.local.nats import NatsServer
 
@@ -159,6 +160,23 @@ def test_what_is_valid_stands_in_the_index_although_the_command_died(
         with pytest.raises(ZeroDivisionError):
             Book(keys).rotate("worker")
     assert Book(keys)._index.users["worker"].former == [before]
+
+
+def test_init_for_other_hosts_renews_the_servers_certificate_and_rotate_a_users(
+    auth: Auth, tmp_path: Path
+) -> None:
+    keys = tmp_path / "mutual"
+    auth("init", keys, "--tls", "mutual", "--host", "nats")
+    before = content(keys / "tls")
+    for again in (["--host", "nats"], []):
+        auth("init", keys, "--tls", "mutual", *again)
+        assert content(keys / "tls") == before
+    auth("init", keys, "--tls", "mutual", "--host", "other")
+    auth("rotate", "worker", keys)
+    after = content(keys / "tls")
+    changed = {path.name for path in before if before[path] != after[path]}
+    assert changed == {"server.crt", "server.key", "worker.crt", "worker.key"}
+    assert hosts_of((keys / "tls" / "server.crt").read_bytes()) == {"other"}
 
 
 def test_two_commands_at_once_lose_nothing_of_each_other(keys: Path) -> None:

@@ -40,9 +40,11 @@ from services.runtime.opening import open_client
 from services.runtime.publisher import DurablePublisher
 from services.runtime.snapshots import restore, save
 from skelgraph.auth.book import Book
+from skelgraph.auth.folder import Folder
 from skelgraph.auth.nkeys import KeyPair, Kind
 from skelgraph.auth.permissions import RESPOND_S, STORE
 from skelgraph.auth.push import push
+from skelgraph.auth.tls import renew
 from skelgraph.auth.tokens import Permissions, creds, user_token
 from skelgraph.local import ports
 from skelgraph.local.nats import NatsServer
@@ -389,6 +391,22 @@ async def test_backups_need_a_user_of_their_own_only(tmp_path: Path) -> None:
             for stream in Stream:
                 await connection.api(f"STREAM.DELETE.{stream}")
             assert set(await restore(connection, tmp_path / "saved")) == set(Stream)
+
+
+async def test_a_certificate_is_renewed_without_a_restart(tmp_path: Path) -> None:
+    async with started(tmp_path) as alone, alone.connection("worker") as connection:
+        await connection.open(timeout_s=20)
+        came_back = asyncio.Event()
+        connection.on_reconnect(came_back.set)
+        _, certificate, _ = Folder(alone.book.folder).tls("worker")
+        before = certificate.read_bytes()
+        renew(Folder(alone.book.folder), "worker")  # the credentials stay
+        assert certificate.read_bytes() != before
+        async with asyncio.timeout(10):
+            await came_back.wait()
+        shown = connection.nc.options["tls"]
+        assert shown is connection._tls.context
+        assert (await connection.api("STREAM.INFO.SKELGRAPH_EVENTS"))["config"]
 
 
 async def test_a_server_of_another_ca_is_not_trusted(secured: Secured) -> None:
