@@ -153,7 +153,8 @@ def _draw_panel(axis: Axes, panel: Panel, lines: list[tuple[str, Series]]) -> No
             linewidth=1.2,
             clip_on=False,  # a line along the axis is a line, too
         )
-    axis.set_ylim(bottom=0)
+    lowest = min(value for _, series in lines for _, value in series.points)
+    axis.set_ylim(bottom=min(0.0, lowest))
     axis.set_ylabel({"percentunit": "share", "short": ""}.get(panel.unit, panel.unit), fontsize=7)
     axis.set_xlabel("s", fontsize=7)
     axis.grid(alpha=0.3)
