@@ -17,15 +17,13 @@ from services.assembler.schedule import Schedule
 from services.assembler.service import Commands, LetterCommands
 from services.assembler.shares import Shares
 from services.assembler.sharing import Sharing
-from services.runtime import tracing
 from services.runtime.announce import Announcer
 from services.runtime.client import Client
 from services.runtime.clock import ServerClock
 from services.runtime.ends import Ends
-from services.runtime.facts import EventLog
+from services.runtime.ground import prepare
 from services.runtime.lifecycle import Process, run
 from services.runtime.pool_load import LoadAnnouncer, LoadBoard, listen
-from services.runtime.publisher import DurablePublisher
 from services.runtime.responder import Responder
 from services.runtime.settings import ServiceSettings
 from services.runtime.work import Marks
@@ -68,30 +66,13 @@ async def serve(process: Process) -> None:
     if not isinstance(settings, AssemblerSettings):
         raise TypeError("the assembler needs its own settings")
     connection = process.connection
-    publisher = DurablePublisher(connection)
-    await publisher.open()
-    events = EventLog(
-        connection, publisher, settings.partitions, cloud_events=settings.cloud_events
-    )
-    ledger = Ledger(connection, publisher, events)
-    marks = Marks(settings.ack_wait_s)
-    process.spawn(marks.run(), "event marks")
-    ends = Ends(connection, events)
-    responder = await _answering(process, ledger, Client(connection, publisher), ends, settings)
-    clock = ServerClock()
-    await clock.sync(connection)
-    tracing.use_clock(clock.now)
-    policy = RetryPolicy(settings.max_attempts, settings.escalate_after, settings.backoff_s)
-    board = LoadBoard()
-    releases = Releases(Schedule(settings.nodes_a_slot), board, process.replica)
-    announcer = LoadAnnouncer(connection, releases.words)
-    releases.changed = announcer.changed
-    await listen(connection, board, releases.hand_over)
-    process.spawn(announcer.run(), "announce the load")
-    partitions = [
-        Partition(number, ledger, policy, releases, marks, clock, process.fail)
-        for number in range(settings.partitions)
-    ]
+    ground = await prepare(process, settings)
+    ledger = Ledger(connection, ground.publisher, ground.events)
+    ends = Ends(connection, ground.events)
+    client = Client(connection, ground.publisher)
+    responder = await _answering(process, ledger, client, ends, settings)
+    releases = await _releases(process, settings)
+    partitions = _partitions(process, settings, ledger, releases, ground.clock)
     shares = Shares(process.replica, settings.partitions, settings.rebalance_after_s)
     sharing = Sharing(connection, partitions, shares, process.replica)
     await sharing.open()
@@ -102,6 +83,34 @@ async def serve(process: Process) -> None:
     await process.stopping.wait()
     ends.close()
     await asyncio.gather(responder.close(DRAIN_S), sharing.close())
+
+
+async def _releases(process: Process, settings: AssemblerSettings) -> Releases:
+    """Return what hands nodes to the pools as these have room."""
+    connection, board = process.connection, LoadBoard()
+    releases = Releases(Schedule(settings.nodes_a_slot), board, process.replica)
+    announcer = LoadAnnouncer(connection, releases.words)
+    releases.changed = announcer.changed
+    await listen(connection, board, releases.hand_over)
+    process.spawn(announcer.run(), "announce the load")
+    return releases
+
+
+def _partitions(
+    process: Process,
+    settings: AssemblerSettings,
+    ledger: Ledger,
+    releases: Releases,
+    clock: ServerClock,
+) -> list[Partition]:
+    """Return all partitions, none of them owned yet."""
+    policy = RetryPolicy(settings.max_attempts, settings.escalate_after, settings.backoff_s)
+    marks = Marks(settings.ack_wait_s)
+    process.spawn(marks.run(), "event marks")
+    return [
+        Partition(number, ledger, policy, releases, marks, clock, process.fail)
+        for number in range(settings.partitions)
+    ]
 
 
 async def _answering(

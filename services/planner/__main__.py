@@ -13,18 +13,14 @@ from proto.names import PLANNER_CONSUMER, Pool, Stream
 from services.planner.admission import Admission, AdmissionLimits
 from services.planner.service import Planner, owner_of
 from services.planner.writer import PlanWriter
-from services.runtime import tracing
-from services.runtime.clock import ServerClock
-from services.runtime.facts import EventLog
+from services.runtime.ground import hear_stops, prepare
 from services.runtime.lifecycle import Process, run
 from services.runtime.load import read_load
 from services.runtime.pool_load import LoadBoard, listen, loads
 from services.runtime.pools import engine_pool
-from services.runtime.publisher import DurablePublisher
 from services.runtime.settings import EngineSettings
-from services.runtime.stops import Stops
 from services.runtime.surplus import Turns
-from services.runtime.work import MARK_SHARE, WorkLoop
+from services.runtime.work import WorkLoop
 
 #: A request that has waited here for so long may be another planner's, which has come since.
 KEEP_S: Final = 15.0
@@ -85,17 +81,8 @@ async def serve(process: Process) -> None:
         raise TypeError("the planner needs its own settings")
     connection = process.connection
     engines = {pool: engine_pool(settings, pool) for pool in settings.pools}
-    publisher = DurablePublisher(connection)
-    await publisher.open()
-    events = EventLog(
-        connection, publisher, settings.partitions, cloud_events=settings.cloud_events
-    )
-    clock = ServerClock()
-    await clock.sync(connection)
-    tracing.use_clock(clock.now)
-    stops = Stops(events, look_every_s=settings.ack_wait_s * MARK_SHARE, clock=clock)
-    await stops.listen(connection)
-    process.spawn(stops.look(), "look for ends")
+    ground = await prepare(process, settings)
+    stops = await hear_stops(process, settings, ground)
     writer = PlanWriter(
         engines, settings.planner_pool, settings.amend_timeout_s, settings.context_tokens
     )
@@ -104,7 +91,7 @@ async def serve(process: Process) -> None:
     await listen(connection, board)
     admission = Admission(partial(read_load, connection), limits)
     await admission.look()
-    planner = Planner(events, writer, stops, admission, partial(loads, board))
+    planner = Planner(ground.events, writer, stops, admission, partial(loads, board))
     turns = Turns(settings.plan_ahead, KEEP_S, owner_of, planner.refuse)
     loop = WorkLoop(
         connection,
@@ -113,7 +100,7 @@ async def serve(process: Process) -> None:
         settings.slots,
         planner.handle,
         ack_wait_s=settings.ack_wait_s,
-        clock=clock,
+        clock=ground.clock,
         kind="request",
         turns=turns if settings.plan_ahead else None,
     )

@@ -10,17 +10,13 @@ from pydantic import Field, model_validator
 
 from proto.messages import LoadAnnounced
 from proto.names import Band, Pool, Stream, node_consumer
-from services.runtime import tracing
 from services.runtime.calls import Engines
-from services.runtime.clock import ServerClock
-from services.runtime.facts import EventLog
+from services.runtime.ground import hear_stops, prepare
 from services.runtime.lifecycle import Process, run
 from services.runtime.pool_load import LoadAnnouncer
 from services.runtime.pools import engine_pool
-from services.runtime.publisher import DurablePublisher
 from services.runtime.settings import EngineSettings
-from services.runtime.stops import Stops
-from services.runtime.work import MARK_SHARE, WorkLoop
+from services.runtime.work import WorkLoop
 from services.worker.service import Worker
 
 
@@ -48,38 +44,40 @@ async def serve(
     settings = process.settings
     if not isinstance(settings, WorkerSettings):
         raise TypeError("the worker needs its own settings")
-    connection, engines = process.connection, engines_of(settings, settings.pool)
-    publisher = DurablePublisher(connection)
-    await publisher.open()
-    events = EventLog(
-        connection, publisher, settings.partitions, cloud_events=settings.cloud_events
-    )
-    clock = ServerClock()
-    await clock.sync(connection)
-    tracing.use_clock(clock.now)
-    stops = Stops(events, look_every_s=settings.ack_wait_s * MARK_SHARE, clock=clock)
-    await stops.listen(connection)
-    process.spawn(stops.look(), "look for ends")
-    worker = Worker(
-        process.replica, connection, events, engines, stops, clock, settings.context_tokens
-    )
-    loop = WorkLoop(
-        connection,
-        Stream.NODES,
-        [node_consumer(settings.pool, band) for band in Band],
-        settings.slots,
-        worker.handle,
-        ack_wait_s=settings.ack_wait_s,
-        clock=clock,
-        kind="node",
-    )
-    announcer = LoadAnnouncer(connection, lambda: [_slots(process, settings)])
+    engines = engines_of(settings, settings.pool)
+    loop = await _loop(process, settings, engines)
+    announcer = LoadAnnouncer(process.connection, lambda: [_slots(process, settings)])
     process.spawn(announcer.run(), "announce the slots")
     process.serving()
     try:
         await loop.run(process.stopping, drain_s=settings.drain_s)
     finally:
         await engines.close()
+
+
+async def _loop(process: Process, settings: WorkerSettings, engines: Engines) -> WorkLoop:
+    """Return what takes the pool's nodes off their queue."""
+    ground = await prepare(process, settings)
+    stops = await hear_stops(process, settings, ground)
+    worker = Worker(
+        process.replica,
+        process.connection,
+        ground.events,
+        engines,
+        stops,
+        ground.clock,
+        settings.context_tokens,
+    )
+    return WorkLoop(
+        process.connection,
+        Stream.NODES,
+        [node_consumer(settings.pool, band) for band in Band],
+        settings.slots,
+        worker.handle,
+        ack_wait_s=settings.ack_wait_s,
+        clock=ground.clock,
+        kind="node",
+    )
 
 
 def _slots(process: Process, settings: WorkerSettings) -> LoadAnnounced:
