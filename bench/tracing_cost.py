@@ -21,11 +21,12 @@ from proto.messages import Usage
 from services.runtime import call_span, tracing
 from services.runtime.calls import ChatCall, Completion, Went
 from services.runtime.pull import Delivery
+from services.runtime.trace_ids import own_traceparent
 from services.runtime.work import Job
 
 CALLS: Final = 200_000
 SPANS: Final = 4_000
-HEADERS: Final = {"traceparent": tracing.own_traceparent("r1")}
+HEADERS: Final = {"traceparent": own_traceparent("r1")}
 
 
 def _job() -> Job:

@@ -10,7 +10,8 @@ from proto.messages import AnswerAssembled, End, RequestFailed
 from proto.names import DIRECT_NODE
 from services.assembler.graph import Graph, Key
 from services.runtime import tracing
-from services.runtime.tracing import Attribute, Span, Trace
+from services.runtime.span import Attribute, Span
+from services.runtime.trace_ids import Trace
 
 
 def tell(end: End, ended_at: float, headers: dict[str, str], graph: Graph | None) -> None:

@@ -36,6 +36,7 @@ from services.gateway.operations import OPERATIONS
 from services.gateway.rates import rate_headers
 from services.gateway.requests_api import RequestsApi
 from services.runtime import metrics, tracing
+from services.runtime.span import NoSpan
 
 log = structlog.get_logger()
 
@@ -218,7 +219,7 @@ class _Traced:
             await self._app(scope, receive, send_and_note)
 
 
-def _note_status(span: tracing.NoSpan, status: int) -> None:
+def _note_status(span: NoSpan, status: int) -> None:
     span.put({"http.response.status_code": status})
     if status >= 500:
         span.fail(str(status))

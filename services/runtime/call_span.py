@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from services.runtime import tracing
 from services.runtime.calls import ChatCall, Completion, Went
-from services.runtime.tracing import NoSpan
+from services.runtime.span import NoSpan, Span
 
 
 def begin() -> NoSpan:
@@ -39,7 +39,7 @@ def end(
         model: that was asked for, or that the engine serves.
         provider: the engine's family.
     """
-    if not isinstance(span, tracing.Span):
+    if not isinstance(span, Span):
         return
     span.rename(f"chat {model}" if model else "chat")
     address = urlsplit(url)
@@ -63,7 +63,7 @@ def end(
     span.end()
 
 
-def _tell_reply(span: tracing.Span, went: Went, completion: Completion | None) -> None:
+def _tell_reply(span: Span, went: Went, completion: Completion | None) -> None:
     if went.first_at is not None:
         span.put({"gen_ai.response.time_to_first_chunk": went.first_at - went.started_at})
     if completion:
@@ -83,18 +83,18 @@ def _tell_reply(span: tracing.Span, went: Went, completion: Completion | None) -
         span.note(left=True)
 
 
-def _tell_parts(span: tracing.Span, went: Went) -> None:
+def _tell_parts(span: Span, went: Went) -> None:
     """Report what the call consists of: waiting for the first token, and the tokens after it."""
     ended_at = tracing.now()
     began_at = tracing.since(went.started_at)
     first_at = ended_at if went.first_at is None else tracing.since(went.first_at)
     span.start_at = began_at
-    prefill = tracing.Span(span.trace, "first token", parent=span.span_id, start_at=began_at)
+    prefill = Span(span.trace, "first token", parent=span.span_id, start_at=began_at)
     if went.failure and went.first_at is None:
         prefill.fail(went.failure.code)
     prefill.end(first_at)
     if went.first_at is not None:
-        decode = tracing.Span(span.trace, "decode", parent=span.span_id, start_at=first_at)
+        decode = Span(span.trace, "decode", parent=span.span_id, start_at=first_at)
         decode.note(chunks=went.tokens)
         if went.failure:
             decode.fail(went.failure.code)

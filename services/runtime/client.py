@@ -50,6 +50,7 @@ from services.runtime.direct import get_last
 from services.runtime.fact_reader import FactReader
 from services.runtime.facts import EventLog, StoredFact
 from services.runtime.publisher import DurablePublisher, Outcome
+from services.runtime.trace_ids import own_traceparent
 
 log = structlog.get_logger()
 
@@ -183,7 +184,7 @@ class Client:
         data = encode(request)
         _check_size(data)
         given = tracing.traceparent() or traceparent
-        headers = {Header.TRACEPARENT.value: given or tracing.own_traceparent(request_id)}
+        headers = {Header.TRACEPARENT.value: given or own_traceparent(request_id)}
         with tracing.submitting(request_id, headers):
             try:
                 outcome = await self._publisher.publish(

@@ -40,7 +40,7 @@ from services.runtime.dialects import can_constrain, parameters
 from services.runtime.engine_errors import FAULTS, Refused, explain
 from services.runtime.engine_link import EngineLink
 from services.runtime.reply import Piece, Reply, most_chars
-from services.runtime.tracing import NOTHING, NoSpan
+from services.runtime.span import NOTHING, NoSpan
 
 __all__ = [
     "ChatCall",

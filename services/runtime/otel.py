@@ -30,7 +30,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from services.runtime.tracing import Span
+from services.runtime.span import Span
 
 #: A process that ends waits no longer than this for a collector.
 CLOSE_S: Final = 3.0

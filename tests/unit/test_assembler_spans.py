@@ -12,7 +12,7 @@ from services.assembler.answer import end_of
 from services.assembler.graph import Graph
 from services.assembler.spans import tell
 from services.runtime import tracing
-from services.runtime.tracing import Span
+from services.runtime.span import Span
 from tests.facts import accepted, decoded, failed, plan, planned, story
 from tests.unit.test_tracing import Recorder
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from proto.errors import EngineTimedOut
 from services.runtime import tracing
-from services.runtime.tracing import NOTHING, Span
+from services.runtime.span import NOTHING, Span
+from services.runtime.trace_ids import Trace, own_traceparent
 
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 HEADERS = {"traceparent": f"00-{TRACE}-{CALLER}-01"}
@@ -95,16 +96,16 @@ def test_what_is_not_there_is_named(
 
 @given(st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True), st.integers(0, 999))
 def test_every_process_finds_the_same_places(request_id: str, node: int) -> None:
-    one = tracing.Trace(int(TRACE, 16), request_id)
-    another = tracing.Trace(int(TRACE, 16), request_id, int(CALLER, 16))
+    one = Trace(int(TRACE, 16), request_id)
+    another = Trace(int(TRACE, 16), request_id, int(CALLER, 16))
     assert (one.root, one.node(node)) == (another.root, another.node(node))
     assert len({one.root, one.node(node), one.node(node + 1)}) == 3
 
 
 def test_a_trace_is_the_callers_or_follows_from_the_request(recorder: Recorder) -> None:
     given_one = tracing.trace_of("r1", HEADERS)
-    assert given_one == tracing.Trace(int(TRACE, 16), "r1", int(CALLER, 16))
-    made_up = {"traceparent": tracing.own_traceparent("r1")}
+    assert given_one == Trace(int(TRACE, 16), "r1", int(CALLER, 16))
+    made_up = {"traceparent": own_traceparent("r1")}
     own = tracing.trace_of("r1", made_up)
     assert own == tracing.trace_of("r1", {}) == tracing.trace_of("r1", {"traceparent": "garbage"})
     assert own is not None
