@@ -14,7 +14,7 @@ from bench.evaluate import blind
 from bench.evaluate.app import app
 from bench.evaluate.judge import PATIENT, judge, judgements_of, left, looks
 from bench.evaluate.judging import Judgement, outcomes
-from bench.evaluate.records import read_folders
+from bench.evaluate.records import read_folders, refuse_changed
 from bench.evaluate.report import judged_table
 from bench.questions import err, out, progress, read_questions
 from proto.errors import InvalidRequest
@@ -48,7 +48,9 @@ def judge_(
 
     async def command() -> int:
         pairs, lines = read_pairs(against), judgements_of(into or folders[0])
-        all_ = looks(read_questions(questions)[:limit], read_folders(folders), pairs)
+        asked, records = read_questions(questions)[:limit], read_folders(folders)
+        refuse_changed(records, asked)
+        all_ = looks(asked, records, pairs)
         waiting = left(all_, lines.read())
         client = EngineClient(
             url, api_key=os.environ.get(KEY_VARIABLE), model=model, limits=PATIENT
@@ -94,6 +96,7 @@ def blind_export(
         if key.resolve().is_relative_to(into.resolve()):
             raise InvalidRequest(f"{key} lies in {into}, where the judge reads", field="key")
         asked, records = read_questions(questions), read_folders(folders)
+        refuse_changed(records, asked)
         texts = {one.id: one.text for one in asked} if show_questions else {}
         number = 1
         for methods in read_pairs(against):

@@ -13,7 +13,7 @@ import typer
 
 from bench.evaluate.app import app
 from bench.evaluate.judge_commands import Folders, Questions
-from bench.evaluate.records import read_folders
+from bench.evaluate.records import read_folders, refuse_changed
 from bench.evaluate.replay import Count, replays, replays_of_plans
 from bench.plan_figures import PlanText
 from bench.questions import err, read_questions
@@ -42,9 +42,11 @@ def pack(
     """
 
     async def command() -> int:
-        asked = {one.id: one.text for one in read_questions(questions)}
+        found, records = read_questions(questions), read_folders(folders)
+        refuse_changed(records, found)
+        asked = {one.id: one.text for one in found}
         with httpx2.Client(trust_env=False, timeout=600) as http:
-            count, records = counting(http, tokenizer_url), read_folders(folders)
+            count = counting(http, tokenizer_url)
             made = replays(records, asked, count)
             known = {(one.question, one.method) for one in made}
             more = replays_of_plans(read_plans(plans or ()), records, asked, count)

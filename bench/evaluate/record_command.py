@@ -12,7 +12,7 @@ import typer
 from bench.evaluate.app import app
 from bench.evaluate.methods import METHODS, Method, choose
 from bench.evaluate.recording import Cell, Recorder
-from bench.evaluate.records import Record, Records, records_of
+from bench.evaluate.records import Record, Records, read_folders, records_of, refuse_changed
 from bench.evaluate.runs import open_run, reach_of, told
 from bench.questions import Question, err, progress, read_questions
 from proto.messages import RequestFailed
@@ -68,6 +68,7 @@ def record(
 
     async def command() -> int:
         asked, by = read_questions(questions)[:limit], choose(methods.split(","), own_method or ())
+        refuse_changed(read_folders([folder]), asked)
         token = open_run(folder, common, told(nats_url, engines)).run
         where = reach_of(folder, nats_url, engines, slots)
         return await _record(where, folder, token, common, _cells(asked, by), concurrency)

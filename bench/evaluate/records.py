@@ -10,6 +10,8 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict
 
 from bench.evaluate.lines import JsonLines
+from bench.questions import Question
+from proto.errors import InvalidRequest
 from proto.messages import AnswerAssembled, End, NodeSpec, SkeletonDrafted
 
 RECORDS: Final = "records.jsonl"
@@ -119,6 +121,20 @@ class Records:
     def methods(self) -> list[str]:
         """Return the methods that anything was answered by, in the order of their first record."""
         return list(dict.fromkeys(record.method for record in self._done.values()))
+
+
+def refuse_changed(records: Records, questions: Iterable[Question]) -> None:
+    """Make sure that what is recorded answers the questions as they are now.
+
+    Raises:
+        InvalidRequest: a question has another text than the one that was answered; names it.
+    """
+    asked = {question.id: digest(question.text) for question in questions}
+    changed = [one for one in records.all() if asked.get(one.question, one.asked) != one.asked]
+    if changed:
+        ids = ", ".join(dict.fromkeys(one.question for one in changed))
+        said = f"{ids}: recorded with another text under the same id; record into another folder"
+        raise InvalidRequest(said, field="questions")
 
 
 def read_folders(folders: Iterable[Path]) -> Records:

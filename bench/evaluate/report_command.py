@@ -12,7 +12,7 @@ from bench.evaluate.app import app
 from bench.evaluate.judge import judgements_of
 from bench.evaluate.judge_commands import Folders
 from bench.evaluate.judging import Outcome, outcomes
-from bench.evaluate.records import Records, read_folders
+from bench.evaluate.records import Records, read_folders, refuse_changed
 from bench.evaluate.report import report
 from bench.questions import err, out, read_questions
 from proto.errors import InvalidRequest
@@ -61,8 +61,10 @@ def side_by_side(
     """Print answers to the same questions by several methods, as Markdown, for reading."""
 
     async def command() -> int:
-        asked = {one.id: one.text for one in read_questions(questions)} if questions else {}
-        text = texts_side_by_side(read_folders(folders), ids.split(","), methods.split(","), asked)
+        found, records = read_questions(questions) if questions else [], read_folders(folders)
+        refuse_changed(records, found)
+        asked = {one.id: one.text for one in found}
+        text = texts_side_by_side(records, ids.split(","), methods.split(","), asked)
         if into:
             into.write_text(text)
         else:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from bench.evaluate import blind
-from bench.evaluate.app import app
+from bench.evaluate.__main__ import app
 from bench.evaluate.judge import left, looks
 from bench.evaluate.judge_commands import read_pairs
 from bench.evaluate.judging import (
@@ -244,6 +244,29 @@ def test_no_packet_has_a_text_twice_nor_the_pairs_of_another(run_folder: Path, a
     assert len(set(sheets)) == 6
     with pytest.raises(blind.WrongSheet, match="there is no pair"):
         blind.read_sheet(sheet.encode(), blind.read_key(folder / "kept" / "sgd-direct.json"))
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "record RUN FILE --nats-url nats://127.0.0.1:1",
+        "judge RUN --questions FILE --url http://127.0.0.1:1",
+        "blind-export RUN --questions FILE --into RUN/blind --key RUN/key",
+        "pack RUN --questions FILE --tokenizer-url http://127.0.0.1:1 --into RUN/packed",
+        "side-by-side RUN --ids 1 --questions FILE",
+    ],
+)
+def test_no_answer_is_taken_for_one_to_a_question_that_has_changed(
+    run_folder: Path, asked: Path, command: str
+) -> None:
+    (run_folder / "run.json").write_text(
+        '{"run": "r", "common": {}, "engines": {"nats_url": "nats://127.0.0.1:1"}}'
+    )
+    asked.write_text(asked.read_text().replace('"question": "2"', '"question": "Two?"'))
+    told = command.replace("RUN", str(run_folder)).replace("FILE", str(asked))
+    refused = CliRunner().invoke(app, told.split())
+    assert refused.exit_code == 2
+    assert "2: recorded with another text" in " ".join(refused.stderr.split())
 
 
 @pytest.mark.parametrize("key", ["blind", "blind/key", "run/../blind/key"])
