@@ -9,9 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from bench.evaluate.judging import ORDERS, Judgement, Order, call, verdict_in
+from bench.evaluate.judging import (
+    Judgement,
+    Order,
+    Shown,
+    call,
+    may_judge,
+    shown,
+    verdict_in,
+)
 from bench.evaluate.lines import Adder, JsonLines
-from bench.evaluate.records import Records, digest
+from bench.evaluate.records import Records
 from bench.questions import Question
 from services.runtime.calls import EngineLimits
 from services.runtime.engine import EngineClient
@@ -29,13 +37,7 @@ class Look:
     first: str
     second: str
     order: Order
-    shown_a: str
-    shown_b: str
-
-    @property
-    def texts(self) -> str:
-        """Digest of both answers."""
-        return digest(f"{self.shown_a}\x00{self.shown_b}")
+    shown: Shown
 
 
 def judgements_of(folder: Path) -> JsonLines[Judgement]:
@@ -46,22 +48,49 @@ def judgements_of(folder: Path) -> JsonLines[Judgement]:
 def looks(
     questions: Iterable[Question], records: Records, pairs: Iterable[tuple[str, str]]
 ) -> list[Look]:
-    """Return the looks at all pairs of which both answers are recorded, both orders together."""
+    """Return the looks at all pairs that may be judged, both orders of a pair together.
+
+    Those of which both answers are recorded, but for `without_reference`.
+    """
     return [
-        look
+        Look(question, *methods, order, one)
         for question in questions
-        for first, second in pairs
-        for look in _both_orders(question, first, second, records)
+        if may_judge(question.category, reference=bool(question.reference))
+        for methods in pairs
+        for order, one in shown(records, question.id, methods).items()
     ]
 
 
+def without_reference(questions: Iterable[Question]) -> list[Question]:
+    """Return those that are not judged for want of an answer that is known to be right."""
+    return [one for one in questions if not may_judge(one.category, reference=bool(one.reference))]
+
+
+def made_by(judgements: Iterable[Judgement], endpoint: str, model: str | None) -> list[Judgement]:
+    """Return those of one judge; without `model` that is whatever answers at `endpoint`."""
+    return [
+        one
+        for one in judgements
+        if (
+            one.judge == judge_name(model, endpoint)
+            if model
+            else one.judge.endswith(f" at {endpoint}")
+        )
+    ]
+
+
+def judge_name(model: str | None, endpoint: str) -> str:
+    """Return what a judge is called."""
+    return f"{model or '?'} at {endpoint}"
+
+
 def left(all_: Iterable[Look], done: Iterable[Judgement]) -> list[Look]:
-    """Return the looks that are not among `done`, or were at other texts."""
+    """Return the looks that are not among `done`, the judge's own, or were at other texts."""
     known = {(one.question, one.first, one.second, one.order, one.texts) for one in done}
     return [
         look
         for look in all_
-        if (look.question.id, look.first, look.second, look.order, look.texts) not in known
+        if (look.question.id, look.first, look.second, look.order, look.shown.texts) not in known
     ]
 
 
@@ -92,7 +121,7 @@ async def judge(
 
 async def _look(client: EngineClient, look: Look) -> Judgement:
     question = look.question
-    stream = client.stream(call(question, look.shown_a, look.shown_b))
+    stream = client.stream(call(question, look.shown))
     async with stream:
         said = "".join([chunk.text async for chunk in stream])
     completion = stream.completion
@@ -102,20 +131,9 @@ async def _look(client: EngineClient, look: Look) -> Judgement:
         first=look.first,
         second=look.second,
         order=look.order,
-        texts=look.texts,
+        texts=look.shown.texts,
         verdict=verdict_in(said),
         said=said,
-        judge=f"{completion.model or '?'} at {completion.endpoint}",
+        judge=judge_name(completion.model, completion.endpoint),
         reference=bool(question.reference),
     )
-
-
-def _both_orders(question: Question, first: str, second: str, records: Records) -> list[Look]:
-    found = [records.find(question.id, method) for method in (first, second)]
-    texts = [one.answer.text for one in found if one and one.answer]
-    if len(texts) < len(found):
-        return []
-    return [
-        Look(question, first, second, order, *(texts if order == "straight" else texts[::-1]))
-        for order in ORDERS
-    ]

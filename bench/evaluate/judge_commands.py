@@ -12,10 +12,18 @@ import typer
 
 from bench.evaluate import blind
 from bench.evaluate.app import app
-from bench.evaluate.judge import PATIENT, judge, judgements_of, left, looks
+from bench.evaluate.judge import (
+    PATIENT,
+    judge,
+    judgements_of,
+    left,
+    looks,
+    made_by,
+    without_reference,
+)
 from bench.evaluate.judging import Judgement, outcomes
-from bench.evaluate.records import read_folders, refuse_changed
-from bench.evaluate.report import judged_table
+from bench.evaluate.records import Records, read_folders, refuse_changed
+from bench.evaluate.report import BY_HAND, judged_table
 from bench.questions import err, out, progress, read_questions
 from proto.errors import InvalidRequest
 from services.runtime.engine import EngineClient
@@ -51,10 +59,10 @@ def judge_(
         asked, records = read_questions(questions)[:limit], read_folders(folders)
         refuse_changed(records, asked)
         all_ = looks(asked, records, pairs)
-        waiting = left(all_, lines.read())
         client = EngineClient(
             url, api_key=os.environ.get(KEY_VARIABLE), model=model, limits=PATIENT
         )
+        waiting = left(all_, made_by(lines.read(), client.url, model))
         shown = progress()
         try:
             with lines.adding() as adder, shown:
@@ -68,7 +76,9 @@ def judge_(
                 await judge(client, waiting, adder, concurrency, tell)
         finally:
             await client.close()
-        _print_judged(lines.read(), pairs)
+        _print_judged(lines.read(), records, pairs)
+        for one in without_reference(asked):
+            err.print(f"{one.id} ({one.category}): not judged, it has no reference", markup=False)
         return 0
 
     run(command)
@@ -135,7 +145,7 @@ def blind_import(
     async def command() -> int:
         verdicts = blind.read_sheet(sheet.read_bytes(), blind.read_key(key))
         for pair, found in blind.outcomes(verdicts).items():
-            out.print(judged_table(pair, found), markup=False, soft_wrap=True)
+            out.print(judged_table(pair, {BY_HAND: found}), markup=False, soft_wrap=True)
         return 0
 
     run(command)
@@ -153,9 +163,12 @@ def read_pairs(text: str) -> list[tuple[str, str]]:
     return list(dict.fromkeys((pair[0], pair[1]) for pair in pairs))
 
 
-def _print_judged(made: Sequence[Judgement], pairs: Sequence[tuple[str, str]]) -> None:
+def _print_judged(
+    made: Sequence[Judgement], records: Records, pairs: Sequence[tuple[str, str]]
+) -> None:
     for pair in pairs:
-        out.print(judged_table(pair, outcomes(made, *pair)), markup=False, soft_wrap=True)
+        table = judged_table(pair, outcomes(made, records, pair))
+        out.print(table, markup=False, soft_wrap=True)
     nothing: Mapping[str, int] = {
         one.judge: sum(m.verdict is None for m in made if m.judge == one.judge) for one in made
     }

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from bench.evaluate.records import Frozen
+from bench.evaluate.figures import EXACT
+from bench.evaluate.records import Frozen, Records, digest
 from bench.questions import Question
 from services.runtime.calls import ChatCall, ChatMessage, Grammar
 
@@ -35,6 +36,19 @@ GRAMMAR: Final = Grammar(
     regex=r"[^\n]{1,600}\nverdict: (A|B|tie)",
 )
 MAX_TOKENS: Final = 400
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """Two answers as they are shown."""
+
+    a: str
+    b: str
+
+    @property
+    def texts(self) -> str:
+        """Digest of both."""
+        return digest(f"{self.a}\x00{self.b}")
 
 
 class Judgement(Frozen):
@@ -107,12 +121,12 @@ class Tally:
         return f"{self.net:+.0%} ({self.wins} / {self.ties} / {self.losses}{beside})"
 
 
-def call(question: Question, shown_a: str, shown_b: str) -> ChatCall:
+def call(question: Question, answers: Shown) -> ChatCall:
     """Return what the judge is asked of two answers."""
     parts = [f"Question:\n{question.text}"]
     if question.reference:
         parts.append(f"An answer that is known to be right:\n{question.reference}")
-    parts += [f"Answer A:\n{shown_a}", f"Answer B:\n{shown_b}", "Which answer is better?"]
+    parts += [f"Answer A:\n{answers.a}", f"Answer B:\n{answers.b}", "Which answer is better?"]
     return ChatCall(
         messages=(ChatMessage("system", _RULES), ChatMessage("user", "\n\n---\n\n".join(parts))),
         max_tokens=MAX_TOKENS,
@@ -137,16 +151,44 @@ def score(verdict: Verdict, *, swapped: bool) -> int:
     return 1 if (verdict == "A") != swapped else -1
 
 
-def outcomes(judgements: Iterable[Judgement], first: str, second: str) -> list[Outcome]:
-    """Return how `first` fared against `second`, a question each: the sign of both orders' sum.
+def shown(records: Records, question: str, methods: tuple[str, str]) -> dict[Order, Shown]:
+    """Return the answers of both methods as they are shown, by order; none if one is missing."""
+    found = [records.find(question, method) for method in methods]
+    texts = [one.answer.text for one in found if one and one.answer]
+    if len(texts) < len(found):
+        return {}
+    first, second = texts
+    return {"straight": Shown(first, second), "swapped": Shown(second, first)}
 
-    A question of which one order has no verdict has none.
+
+def may_judge(category: str, *, reference: bool) -> bool:
+    """Whether a model may judge: right and wrong it has to be told, where answers can be either."""
+    return reference or category not in EXACT
+
+
+def outcomes(
+    judgements: Iterable[Judgement], records: Records, methods: tuple[str, str]
+) -> dict[str, list[Outcome]]:
+    """Return how the first of `methods` fared, by judge: the sign of both orders' sum a question.
+
+    A judge's looks at other texts than those in `records` count for nothing. A question of which
+    one order has no verdict has none.
     """
-    by_question: dict[str, dict[Order, Judgement]] = {}
+    found: dict[str, dict[str, dict[Order, Judgement]]] = {}
     for one in judgements:
-        if (one.first, one.second) == (first, second):
-            by_question.setdefault(one.question, {})[one.order] = one
-    return [_outcome(looks) for looks in by_question.values()]
+        if (one.first, one.second) != methods or not _counts(one, records, methods):
+            continue
+        found.setdefault(one.judge, {}).setdefault(one.question, {})[one.order] = one
+    return {judge: list(map(_outcome, looks.values())) for judge, looks in found.items()}
+
+
+def _counts(one: Judgement, records: Records, methods: tuple[str, str]) -> bool:
+    now = shown(records, one.question, methods).get(one.order)
+    return (
+        now is not None
+        and now.texts == one.texts
+        and may_judge(one.category, reference=one.reference)
+    )
 
 
 def tally(found: Sequence[Outcome]) -> Tally:
@@ -155,7 +197,7 @@ def tally(found: Sequence[Outcome]) -> Tally:
     return Tally(of.count("win"), of.count("tie"), of.count("loss"), of.count("none"))
 
 
-def _outcome(looks: dict[Order, Judgement]) -> Outcome:
+def _outcome(looks: Mapping[Order, Judgement]) -> Outcome:
     one = next(iter(looks.values()))
     scores = [looks[order].score if order in looks else None for order in ORDERS]
     known = [value for value in scores if value is not None]

@@ -54,13 +54,15 @@ def _new(title: str, x: str, y: str, width_in: float = 6.4) -> tuple[Figure, Axe
 def _speed_quality(records: Records, methods: Sequence[str], judged: Judged) -> Figure:
     figure, axes = _new("Speed against quality", "latency ratio to direct", "net win rate")
     for method in methods:
-        found = judged.get((method, BASELINE), ())
-        for place, (name, suits) in enumerate(_BOTH):
-            some = [one for one in compared(records, method) if (one.category in SUITS) == suits]
-            net = tally([one for one in found if (one.category in SUITS) == suits]).net
-            if some and net is not None:
-                x = geometric_mean(one.latency for one in some)
-                axes.plot(x, net, "os"[place], label=f"{method}, {name}")
+        for judge, found in judged.get((method, BASELINE), {}).items():
+            for marker, (name, suits) in zip("os", _BOTH, strict=True):
+                some = [
+                    one for one in compared(records, method) if (one.category in SUITS) == suits
+                ]
+                net = tally([one for one in found if (one.category in SUITS) == suits]).net
+                if some and net is not None:
+                    x = geometric_mean(one.latency for one in some)
+                    axes.plot(x, net, marker, label=f"{method}, {name}, by {judge}")
     axes.axhline(0, color="grey", linewidth=1)
     axes.axvline(1, color="grey", linewidth=1)
     axes.legend(fontsize="small")

@@ -6,15 +6,19 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.evaluate.figures import geometric_mean, groups, spread, table
+from bench.evaluate.figures import EXACT, geometric_mean, groups, spread, table
 from bench.evaluate.judging import Outcome, tally
 from bench.evaluate.methods import BASELINE
 from bench.evaluate.records import Record, Records
 from proto.messages import AnswerAssembled, PlanCompleted, SkeletonDrafted
 from services.planner.gate import depth, width
 
-#: How the first method fared against the second, by the two.
-Judged = Mapping[tuple[str, str], Sequence[Outcome]]
+#: How the first method fared against the second, by judge.
+ByJudge = Mapping[str, Sequence[Outcome]]
+#: The same, by the two methods.
+Judged = Mapping[tuple[str, str], ByJudge]
+#: The judge who fills sheets.
+BY_HAND = "hand"
 NOT_JUDGED = "not judged"
 
 
@@ -104,8 +108,9 @@ def methods_table(records: Records) -> str:
 
 def paper_table(records: Records, method: str, judged: Judged) -> str:
     """Return the table of the paper for `method` against direct: by category and overall."""
+    by_judge = judged.get((method, BASELINE), {})
     header = ["category", "n", "latency ratio", "tokens/s ratio", "answer tokens", "direct's"]
-    header.append("net win rate (wins / ties / losses)")
+    header += _net_win_header(by_judge)
     rows = [
         [
             name,
@@ -114,17 +119,22 @@ def paper_table(records: Records, method: str, judged: Judged) -> str:
             spread([one.speed for one in some]),
             f"{statistics.fmean(answer_tokens(one.record) for one in some):.0f}",
             f"{statistics.fmean(answer_tokens(one.baseline) for one in some):.0f}",
-            _net_win(judged.get((method, BASELINE), ()), {one.record.question for one in some}),
+            *_net_win(by_judge, [one.record for one in some]),
         ]
         for name, some in groups(compared(records, method), lambda one: one.category)
     ]
     return table(header, rows)
 
 
-def judged_table(pair: tuple[str, str], found: Sequence[Outcome]) -> str:
-    """Return net win rates by category."""
-    header = [f"{pair[0]} against {pair[1]}", "net win rate (wins / ties / losses)"]
-    rows = [(name, str(tally(some))) for name, some in groups(found, lambda one: one.category)]
+def judged_table(pair: tuple[str, str], by_judge: ByJudge) -> str:
+    """Return net win rates by category, a column a judge."""
+    header = [f"{pair[0]} against {pair[1]}", *_net_win_header(by_judge)]
+    # Two judges may have looked at the same question: one line of the table all the same.
+    asked = {one.question: one for found in by_judge.values() for one in found}
+    rows = [
+        [name, *_net_win(by_judge, some)]
+        for name, some in groups(list(asked.values()), lambda one: one.category)
+    ]
     return table(header, rows)
 
 
@@ -157,9 +167,18 @@ def report(records: Records, judged: Judged) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _net_win(found: Sequence[Outcome], questions: set[str]) -> str:
-    some = [one for one in found if one.question in questions]
-    return str(tally(some)) if some else NOT_JUDGED
+def _net_win_header(by_judge: ByJudge) -> list[str]:
+    counts = "(wins / ties / losses)"
+    return [f"net win rate by {judge} {counts}" for judge in by_judge] or [f"net win rate {counts}"]
+
+
+def _net_win(by_judge: ByJudge, some: Sequence[Record | Outcome]) -> list[str]:
+    """Return the net win rates on the questions of `some`, a judge each."""
+    asked = {one.question: one.category for one in some}
+    needs_reference = bool(asked) and set(asked.values()) <= set(EXACT)
+    found = [[one for one in all_ if one.question in asked] for all_ in by_judge.values()]
+    missing = f"{NOT_JUDGED}: a model needs references" if needs_reference else NOT_JUDGED
+    return [str(tally(one)) if one else missing for one in found] or [NOT_JUDGED]
 
 
 def _method_row(some: Sequence[Record]) -> list[str]:

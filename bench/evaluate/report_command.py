@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +12,9 @@ from bench.evaluate import blind
 from bench.evaluate.app import app
 from bench.evaluate.judge import judgements_of
 from bench.evaluate.judge_commands import Folders
-from bench.evaluate.judging import Outcome, outcomes
+from bench.evaluate.judging import outcomes
 from bench.evaluate.records import Records, read_folders, refuse_changed
-from bench.evaluate.report import report
+from bench.evaluate.report import BY_HAND, Judged, report
 from bench.questions import err, out, read_questions
 from proto.errors import InvalidRequest
 from skelgraph.app import run
@@ -24,16 +25,21 @@ def report_(
     folders: Folders,
     into: Annotated[Path | None, typer.Option(help="write the tables here, as Markdown")] = None,
     images: Annotated[Path | None, typer.Option(help="folder of pictures to draw")] = None,
-    sheet: Annotated[Path | None, typer.Option(help="filled by hand", exists=True)] = None,
-    key: Annotated[Path | None, typer.Option(help="key of the sheet", exists=True)] = None,
+    sheet: Annotated[
+        list[Path] | None, typer.Option(help="filled by hand; one a packet", exists=True)
+    ] = None,
+    key: Annotated[
+        list[Path] | None, typer.Option(help="of each sheet, in their order", exists=True)
+    ] = None,
 ) -> None:
     """Report on recorded answers: latency, tokens/s, lengths, plans, and verdicts if there are any.
 
-    Verdicts are those of `judge` in FOLDERS, or of a sheet.
+    Verdicts are those of `judge` in FOLDERS and of the sheets, each judge's apart.
     """
 
     async def command() -> int:
-        records, judged = read_folders(folders), _judged(folders, sheet, key)
+        records = read_folders(folders)
+        judged = _judged(folders, records, sheet or (), key or ())
         text = report(records, judged)
         out.print(text, markup=False, soft_wrap=True)
         if into:
@@ -102,12 +108,17 @@ def texts_side_by_side(
 
 
 def _judged(
-    folders: list[Path], sheet: Path | None, key: Path | None
-) -> dict[tuple[str, str], list[Outcome]]:
-    if (sheet is None) != (key is None):
-        raise InvalidRequest("a sheet needs its key, and a key its sheet", field="sheet")
-    if sheet and key:
-        return blind.outcomes(blind.read_sheet(sheet.read_bytes(), blind.read_key(key)))
+    folders: Sequence[Path], records: Records, sheets: Sequence[Path], keys: Sequence[Path]
+) -> Judged:
+    if len(sheets) != len(keys):
+        raise InvalidRequest("each sheet needs its key, and each key its sheet", field="sheet")
     made = [one for folder in folders for one in judgements_of(folder).read()]
     pairs = dict.fromkeys((one.first, one.second) for one in made)
-    return {pair: outcomes(made, *pair) for pair in pairs}
+    found = {pair: outcomes(made, records, pair) for pair in pairs}
+    for sheet, key in zip(sheets, keys, strict=True):
+        verdicts = blind.read_sheet(sheet.read_bytes(), blind.read_key(key))
+        for pair, filled in blind.outcomes(verdicts).items():
+            by_judge = found.setdefault(pair, {})
+            hands = sum(judge.startswith(BY_HAND) for judge in by_judge)
+            by_judge[f"{BY_HAND} {hands + 1}" if hands else BY_HAND] = filled
+    return found

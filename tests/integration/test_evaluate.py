@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from bench.evaluate.judge import judge, judgements_of, left, looks
+from bench.evaluate.judge import judge, judgements_of, left, looks, made_by
 from bench.evaluate.judging import Judgement, outcomes, tally
 from bench.evaluate.records import Records, records_of
 from bench.evaluate.report import report
@@ -118,4 +118,11 @@ async def judged(records: Records, folder: Path, questions: Path) -> None:
                 await judge(client, left(part, known), adder, 2, told.append)
         await client.close()
     assert len(told) == len(lines.read()) == 2 * QUESTIONS
-    assert tally(outcomes(lines.read(), "sgd", "direct")).judged == QUESTIONS
+    (found,) = outcomes(lines.read(), records, ("sgd", "direct")).values()
+    assert tally(found).judged == QUESTIONS
+    (name,) = {one.judge for one in told}
+    model, _, endpoint = name.partition(" at ")
+    assert endpoint == client.url
+    for same in (None, model):
+        assert left(all_, made_by(lines.read(), client.url, same)) == []
+    assert left(all_, made_by(lines.read(), client.url, "another")) == all_

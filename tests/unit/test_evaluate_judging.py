@@ -12,24 +12,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
+import bench.evaluate.__main__  # noqa: F401 - it adds the commands
 from bench.evaluate import blind
-from bench.evaluate.__main__ import app
-from bench.evaluate.judge import left, looks
+from bench.evaluate.app import app
+from bench.evaluate.judge import left, looks, made_by, without_reference
 from bench.evaluate.judge_commands import read_pairs
 from bench.evaluate.judging import (
     GRAMMAR,
     ORDERS,
     Judgement,
+    Shown,
     Verdict,
     call,
     outcomes,
+    shown,
     tally,
     verdict_in,
 )
-from bench.evaluate.records import records_of
+from bench.evaluate.records import Records, records_of
 from bench.questions import Question
 from proto.errors import InvalidRequest
-from tests.unit.evaluated import recorded
+from tests.unit.evaluated import record, recorded
 
 VERDICTS: tuple[Verdict, ...] = ("A", "B", "tie")
 
@@ -71,22 +74,35 @@ def test_what_the_grammar_allows_is_a_verdict() -> None:
 
 
 def test_a_judge_sees_the_reference_where_there_is_one() -> None:
-    with_one = call(Question("1", "math", "2+2?", "4"), "four", "five").messages[-1].content
+    answers = Shown("four", "five")
+    with_one = call(Question("1", "math", "2+2?", "4"), answers).messages[-1].content
     assert "known to be right:\n4" in with_one
-    assert "known" not in call(Question("1", "math", "2+2?"), "four", "five").messages[-1].content
+    assert "known" not in call(Question("1", "math", "2+2?"), answers).messages[-1].content
+
+
+BOTH = ("sgd", "direct")
+
+
+def answered(questions: int = 2) -> Records:
+    """Return answers of both methods."""
+    return Records(record(str(n), "generic", method) for n in range(questions) for method in BOTH)
 
 
 def judged(
-    straight: Verdict | None, swapped: Verdict | None, question: str = "1"
+    straight: Verdict | None,
+    swapped: Verdict | None,
+    question: str = "1",
+    methods: tuple[str, str] = BOTH,
 ) -> list[Judgement]:
+    now = shown(answered(int(question) + 1), question, methods)
     return [
         Judgement(
             question=question,
             category="generic",
-            first="sgd",
-            second="direct",
+            first=methods[0],
+            second=methods[1],
             order=order,
-            texts="t",
+            texts=now[order].texts,
             verdict=verdict,
             said="",
             judge="j",
@@ -111,7 +127,7 @@ def judged(
 def test_the_sign_of_both_orders_together_decides(
     straight: Verdict | None, swapped: Verdict | None, result: str
 ) -> None:
-    (outcome,) = outcomes(judged(straight, swapped), "sgd", "direct")
+    (outcome,) = outcomes(judged(straight, swapped), answered(), BOTH)["j"]
     assert outcome.result == result
 
 
@@ -119,39 +135,60 @@ def test_the_sign_of_both_orders_together_decides(
 def test_who_loses_against_the_other_is_who_the_other_wins_against(
     verdicts: Sequence[tuple[Verdict, Verdict]],
 ) -> None:
+    records = answered(len(verdicts))
     one = [j for n, v in enumerate(verdicts) for j in judged(*v, question=str(n))]
-    other = [
-        j.model_copy(
-            update={
-                "first": "direct",
-                "second": "sgd",
-                "order": "swapped" if j.order == "straight" else "straight",
-            }
-        )
-        for j in one
-    ]
-    forth = tally(outcomes(one, "sgd", "direct"))
-    back = tally(outcomes(other, "direct", "sgd"))
+    # What is straight for the one is swapped for the other.
+    other = [j for n, v in enumerate(verdicts) for j in judged(*v[::-1], str(n), ("direct", "sgd"))]
+    forth = tally(outcomes(one, records, BOTH)["j"])
+    back = tally(outcomes(other, records, ("direct", "sgd"))["j"])
     assert (forth.wins, forth.ties, forth.losses) == (back.losses, back.ties, back.wins)
     assert forth.judged == len(verdicts)
 
 
 def test_pairs_without_a_verdict_are_named_and_counted_in_nothing() -> None:
-    some = tally(outcomes([*judged("A", "B"), *judged("A", None, "2")], "sgd", "direct"))
+    made = [*judged("A", "B"), *judged("A", None, "0")]
+    some = tally(outcomes(made, answered(), BOTH)["j"])
     assert (some.judged, some.none, some.net) == (1, 1, 1.0)
     assert "1 without verdict" in str(some)
     assert "not judged" in str(tally([]))
 
 
-def test_what_was_judged_is_not_judged_again_unless_its_texts_have_changed() -> None:
+def test_looks_at_other_texts_or_by_other_judges_are_not_added_up() -> None:
+    old = [one.model_copy(update={"texts": "old"}) for one in judged("B", "A")]
+    straight, swapped = judged("A", "B")
+    (outcome,) = outcomes([*old, straight], answered(), BOTH)["j"]
+    assert outcome.result == "none"  # the swapped look at these texts has not been made
+    assert outcomes(old, answered(), BOTH) == {}
+    two = [straight, swapped.model_copy(update={"judge": "another"})]
+    found = outcomes(two, answered(), BOTH)
+    assert {name: [one.result for one in all_] for name, all_ in found.items()} == {
+        "j": ["none"],
+        "another": ["none"],
+    }
+
+
+def test_what_was_judged_is_not_judged_again_unless_texts_or_the_judge_have_changed() -> None:
     questions = [Question("1", "generic", "?"), Question("9", "generic", "never answered")]
-    all_ = looks(questions, recorded(), [("sgd", "direct")])
-    assert [(look.order, look.shown_a.split()[-1]) for look in all_] == [
+    all_ = looks(questions, answered(), [BOTH])
+    assert [(look.order, look.shown.a.split()[-1]) for look in all_] == [
         ("straight", "sgd"),
         ("swapped", "direct"),
     ]
-    done = [one.model_copy(update={"texts": all_[0].texts}) for one in judged("A", "B")]
-    assert left(all_, done) == [all_[1]]
+    done = [one.model_copy(update={"judge": "m at http://e"}) for one in judged("A", "B")]
+    assert left(all_, [done[0], done[1].model_copy(update={"texts": "old"})]) == [all_[1]]
+    for model, missing in (("m", []), (None, []), ("n", all_)):
+        assert left(all_, made_by(done, "http://e", model)) == missing
+    assert left(all_, made_by(done, "http://f", None)) == all_
+
+
+def test_coding_and_math_are_judged_with_a_reference_or_not_at_all() -> None:
+    asked = [Question("0", "coding", "?"), Question("1", "math", "?", "4")]
+    assert {look.question.id for look in looks(asked, answered(), [BOTH])} == {"1"}
+    assert [one.id for one in without_reference(asked)] == ["0"]
+    untold = [one.model_copy(update={"category": "math"}) for one in judged("A", "B")]
+    assert outcomes(untold, answered(), BOTH) == {}
+    told = [one.model_copy(update={"reference": True}) for one in untold]
+    assert [one.result for one in outcomes(told, answered(), BOTH)["j"]] == ["win"]
 
 
 @pytest.mark.parametrize("text", ["sgd", "sgd:", "sgd:sgd", "a:b:c", ""])
@@ -161,9 +198,6 @@ def test_a_pair_of_methods_that_is_none_is_refused(text: str) -> None:
 
 
 # --- by hand ---
-
-
-BOTH = ("sgd", "direct")
 
 
 @given(st.integers(0, 2**32), st.data())

@@ -16,14 +16,24 @@ from proto.messages import ErrorInfo, RequestFailed
 from tests.unit.evaluated import record, recorded
 
 JUDGED = {
-    ("sgd", "direct"): [Outcome("1", "generic", "win"), Outcome("2", "generic", "loss")],
+    ("sgd", "direct"): {
+        "hand": [Outcome("1", "generic", "win"), Outcome("2", "generic", "loss")],
+        "m at e": [Outcome("1", "generic", "win"), Outcome("2", "generic", "none")],
+    },
 }
 
 
 def test_a_report_has_latency_speed_lengths_and_says_where_nobody_has_judged() -> None:
     text = report(recorded(), {})
     assert "| generic | 2 | 2 (2–2) | 6 (6–6) | 150 | 50 | not judged |" in text
-    assert "| +0% (1 / 0 / 1) |" in report(recorded(), JUDGED)
+
+
+def test_each_judge_has_a_column_and_says_what_it_could_not_judge() -> None:
+    text = report(recorded(), JUDGED)
+    assert "by hand (wins / ties / losses) | net win rate by m at e (" in text
+    assert "| +0% (1 / 0 / 1) | +100% (1 / 0 / 0, 1 without verdict) |" in text
+    missing = "not judged: a model needs references"
+    assert f"| coding | 1 | 2 (2–2) | 6 (6–6) | 150 | 50 | {missing} | {missing} |" in text
 
 
 def test_a_report_of_failures_alone_names_them() -> None:
