@@ -70,8 +70,8 @@ class StackConfig:
 
     @property
     def store_dir(self) -> Path:
-        """Where NATS keeps its streams, across runs."""
-        return self.state_dir / "nats"
+        """Where NATS keeps its streams, across runs; without keys they are of another account."""
+        return self.state_dir / ("nats-auth" if self.auth_dir else "nats")
 
     def pools(self) -> dict[str, PoolConfig]:
         """Return the pools by name."""

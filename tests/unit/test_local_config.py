@@ -127,3 +127,9 @@ def test_a_damaged_state_file_is_no_stack(tmp_path: Path) -> None:
     with state.hold(tmp_path):
         (tmp_path / "stack.json").write_text("{")
         assert state.find_running(tmp_path) is None
+
+
+def test_a_stack_with_keys_does_not_meet_the_streams_of_one_without(tmp_path: Path) -> None:
+    without, with_keys = StackConfig(), StackConfig(auth_dir=tmp_path)
+    assert without.state_dir == with_keys.state_dir
+    assert without.store_dir != with_keys.store_dir
