@@ -45,9 +45,10 @@ class Compared:
         return wall_ms(self.baseline) / wall_ms(self.record)
 
     @property
-    def speed(self) -> float:
-        """Tokens of the answer a second, by those of direct."""
-        return tokens_a_s(self.record) / tokens_a_s(self.baseline)
+    def speed(self) -> float | None:
+        """Tokens of the answer a second, by those of direct; None where an engine counts none."""
+        method, direct = tokens_a_s(self.record), tokens_a_s(self.baseline)
+        return method / direct if method and direct else None
 
 
 def compared(records: Records, method: str) -> list[Compared]:
@@ -72,7 +73,7 @@ def answer_tokens(record: Record) -> int:
 
 
 def tokens_a_s(record: Record) -> float:
-    """Return the tokens of the answer a second."""
+    """Return the tokens of the answer a second; 0 where the engine counts none."""
     return 1000 * answer_tokens(record) / wall_ms(record)
 
 
@@ -116,9 +117,9 @@ def paper_table(records: Records, method: str, judged: Judged) -> str:
             name,
             str(len(some)),
             spread([one.latency for one in some]),
-            spread([one.speed for one in some]),
-            f"{statistics.fmean(answer_tokens(one.record) for one in some):.0f}",
-            f"{statistics.fmean(answer_tokens(one.baseline) for one in some):.0f}",
+            spread([speed for one in some if (speed := one.speed) is not None]),
+            _mean_tokens([one.record for one in some]),
+            _mean_tokens([one.baseline for one in some]),
             *_net_win(by_judge, [one.record for one in some]),
         ]
         for name, some in groups(compared(records, method), lambda one: one.category)
@@ -184,13 +185,14 @@ def _net_win(by_judge: ByJudge, some: Sequence[Record | Outcome]) -> list[str]:
 def _method_row(some: Sequence[Record]) -> list[str]:
     shares = [share for record in some if (share := plan_share(record)) is not None]
     planned = [record for record in some if record.answer and record.answer.mode != "direct"]
+    speeds = [speed for record in some if (speed := tokens_a_s(record))]
     firsts = [r.first_text_ms / 1000 for r in some if r.first_text_ms is not None]
     return [
         str(len(some)),
         str(len(planned)),
         f"{statistics.median(wall_ms(record) for record in some) / 1000:.1f}",
-        f"{statistics.fmean(answer_tokens(record) for record in some):.0f}",
-        f"{geometric_mean(tokens_a_s(record) for record in some):.2f}",
+        _mean_tokens(some),
+        f"{geometric_mean(speeds):.2f}" if speeds else "–",
         f"{statistics.median(shares):.0%}" if shares else "–",
         *_shape(planned),
         f"{statistics.median(firsts):.1f}" if firsts else "–",
@@ -216,6 +218,12 @@ def _plans_row(some: Sequence[Record]) -> list[str]:
 
 def _count(some: Sequence[Record], reason: str) -> int:
     return sum(plan.reason == reason for r in some if (plan := plan_of(r)))
+
+
+def _mean_tokens(some: Sequence[Record]) -> str:
+    """Return the mean of the answers whose tokens were counted."""
+    counted = [tokens for record in some if (tokens := answer_tokens(record))]
+    return f"{statistics.fmean(counted):.0f}" if counted else "–"
 
 
 def _shape(planned: Sequence[Record]) -> list[str]:

@@ -8,11 +8,11 @@ import pytest
 
 from bench.evaluate.judging import Outcome
 from bench.evaluate.plots import draw
-from bench.evaluate.records import Records
+from bench.evaluate.records import Record, Records
 from bench.evaluate.report import report
 from bench.evaluate.report_command import texts_side_by_side
 from proto.errors import InvalidRequest
-from proto.messages import ErrorInfo, RequestFailed
+from proto.messages import ErrorInfo, RequestFailed, Usage
 from tests.unit.evaluated import record, recorded
 
 JUDGED = {
@@ -34,6 +34,25 @@ def test_each_judge_has_a_column_and_says_what_it_could_not_judge() -> None:
     assert "| +0% (1 / 0 / 1) | +100% (1 / 0 / 0, 1 without verdict) |" in text
     missing = "not judged: a model needs references"
     assert f"| coding | 1 | 2 (2–2) | 6 (6–6) | 150 | 50 | {missing} | {missing} |" in text
+
+
+def without_usage(made: Record) -> Record:
+    """Return `made` as an engine leaves it that counts no tokens."""
+    assert made.answer
+    nodes = [node.model_copy(update={"usage": Usage()}) for node in made.answer.nodes]
+    end = made.answer.model_copy(update={"nodes": tuple(nodes), "usage": Usage()})
+    return made.model_copy(update={"end": end})
+
+
+def test_engines_that_count_no_tokens_are_reported_on_without(tmp_path: Path) -> None:
+    text = report(Records(map(without_usage, recorded().all())), {})
+    assert "| generic | 2 | 2 (2–2) | – | – | – | not judged |" in text
+    assert "| sgd | 3 | 3 | 1.0 | – | – |" in text
+    some = [without_usage(one) if one.question == "1" else one for one in recorded().all()]
+    assert "| generic | 2 | 2 (2–2) | 6 (6–6) | 150 | 50 | not judged |" in report(
+        Records(some), {}
+    )
+    assert draw(Records(map(without_usage, recorded().all())), {}, tmp_path)
 
 
 def test_a_report_of_failures_alone_names_them() -> None:
