@@ -62,6 +62,9 @@ class Method:
 
 _BY_SMALL: Final = ("small", "draft")
 
+#: Texts with spaces between their words have 4 to 8 characters a word, German ones included.
+_MOST_CHARS_A_WORD: Final = 12
+
 #: The method that all others are compared with.
 BASELINE: Final = "direct"
 
@@ -69,7 +72,7 @@ METHODS: Final = (
     Method("direct", "the large model, plainly", {"mode": "direct"}),
     Method(
         "direct-long",
-        "direct, asked for as many words as the answer of sgd has: control for length",
+        "direct, asked for the length of the answer of sgd: control for length",
         {"mode": "direct"},
         as_long_as="sgd",
     ),
@@ -118,9 +121,17 @@ def choose(names: Iterable[str], own: Iterable[str] = ()) -> list[Method]:
     return list(found.values())
 
 
-def long_question(question: str, words: int) -> str:
-    """Return `question`, asked for an answer of so many words."""
-    return f"{question}\n\nWrite about {words} words."
+def long_question(question: str, like: str) -> str:
+    """Return `question`, asked for an answer as long as `like`.
+
+    In words where these are told apart by spaces, else in characters: a Chinese answer has hardly
+    a space.
+    """
+    words, characters = len(like.split()), sum(not char.isspace() for char in like)
+    asked = (
+        f"{words} words" if characters <= _MOST_CHARS_A_WORD * words else f"{characters} characters"
+    )
+    return f"{question}\n\nWrite about {asked}."
 
 
 def _own(text: str) -> Method:

@@ -122,7 +122,7 @@ class Recorder:
         like = self.known.find(cell.question.id, cell.method.as_long_as)
         if like is None or like.answer is None:
             return None
-        return long_question(cell.question.text, len(like.answer.text.split()))
+        return long_question(cell.question.text, like.answer.text)
 
     async def _ask(self, cell: Cell, text: str) -> Record:
         question, method = cell.question, cell.method

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from bench.evaluate.bound import bound_s, call_s
 from bench.evaluate.figures import geometric_mean, groups
 from bench.evaluate.lines import InUse, JsonLines
-from bench.evaluate.methods import METHODS, Way, choose
+from bench.evaluate.methods import METHODS, Way, choose, long_question
 from bench.evaluate.records import Frozen, PlanLine, Records
 from bench.evaluate.replay import (
     Length,
@@ -153,6 +153,26 @@ def test_a_method_of_ones_own_is_the_fields_of_its_request() -> None:
     (mine,) = choose([], ['mine={"mode": "sgd", "max_nodes": 4, "adaptive": false}'])
     assert mine.fields["max_nodes"] == 4
     assert not mine.way.adaptive
+
+
+@pytest.mark.parametrize(
+    ("like", "asked"),
+    [
+        ("Take your time, and a map.", "6 words"),
+        ("Die Donaudampfschifffahrt und die Rechtsschutzversicherung helfen.", "6 words"),
+        ("خذ وقتك وخريطة جيدة.", "4 words"),
+        ("北京属于温带季风气候，夏季炎热多雨，冬季寒冷干燥，春秋短促。", "30 characters"),
+        (
+            "北京的气候 很好，夏季炎热多雨， 冬季寒冷干燥，春秋短促，风也很大，雪很少，雨不多。",
+            "40 characters",
+        ),
+        ("", "0 words"),
+    ],
+)
+def test_the_control_for_length_is_asked_for_what_can_be_counted_in_its_language(
+    like: str, asked: str
+) -> None:
+    assert long_question("Why?", like) == f"Why?\n\nWrite about {asked}."
 
 
 def test_an_unknown_method_is_named() -> None:
