@@ -17,15 +17,17 @@ from services.planner.reading import PlanReader, point_of
 #: (Vicuna-80); the labels of the single questions are not published.
 SUITS: Final[Mapping[str, float]] = {
     "generic": 1.0,
-    "counterfactual": 1.0,
     "knowledge": 0.8,
     "common-sense": 0.8,
+    "counterfactual": 1.0,
     "roleplay": 0.1,
     "writing": 0.0,
     "fermi": 0.0,
     "coding": 0.0,
     "math": 0.0,
 }
+#: From this share on a category counts as one that suits.
+MAJORITY: Final = 0.5
 #: Which a graph suits although independent points do not: no word of the gate is wrong here.
 EITHER: Final = frozenset({"writing", "fermi"})
 #: Points that share so much of their words may say the same.
@@ -205,7 +207,7 @@ def gate(plans: Sequence[ReadPlan]) -> str:
 def _rates(counted: Mapping[str, Sequence[int]], labels: Literal["sot", "sgd"]) -> str:
     """Return precision and recall of "decomposed", a category's label being its majority's."""
     judged = {
-        category: (SUITS[category] >= 0.5, *counts)
+        category: (SUITS[category] >= MAJORITY, *counts)
         for category, counts in counted.items()
         if category in SUITS and not (labels == "sgd" and category in EITHER)
     }

@@ -7,8 +7,10 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, TypeVar
 
-#: Vicuna's categories whose questions suit decomposition by SoT's labels, and all others.
-SUITS: Final = ("generic", "knowledge", "common-sense", "counterfactual")
+from bench.plan_figures import MAJORITY, SUITS
+
+#: Categories most of whose questions suit decomposition by SoT's labels.
+SUITED: Final = tuple(name for name, share in SUITS.items() if share >= MAJORITY)
 #: Those whose answers can be right or wrong: judged by a reference.
 EXACT: Final = ("coding", "math")
 
@@ -47,8 +49,8 @@ def groups(
     """Return the items by category, those that suit first; then of both kinds, then all."""
     names = list(dict.fromkeys(category(item) for item in items))
     found = [(name, [i for i in items if category(i) == name]) for name in sorted(names, key=_key)]
-    suit = [item for item in items if category(item) in SUITS]
-    rest = [item for item in items if category(item) not in SUITS]
+    suit = [item for item in items if category(item) in SUITED]
+    rest = [item for item in items if category(item) not in SUITED]
     if suit and rest:
         found += [("**those that suit**", suit), ("**the others**", rest)]
     return [*found, ("**all**", list(items))]
@@ -61,4 +63,4 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _key(name: str) -> tuple[int, str]:
-    return (SUITS.index(name), "") if name in SUITS else (len(SUITS), name)
+    return (SUITED.index(name), "") if name in SUITED else (len(SUITED), name)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from bench.evaluate.figures import SUITS, geometric_mean
+from bench.evaluate.figures import SUITED, geometric_mean
 from bench.evaluate.judging import tally
 from bench.evaluate.methods import BASELINE
 from bench.evaluate.records import Records
@@ -57,9 +57,9 @@ def _speed_quality(records: Records, methods: Sequence[str], judged: Judged) -> 
         for judge, found in judged.get((method, BASELINE), {}).items():
             for marker, (name, suits) in zip("os", _BOTH, strict=True):
                 some = [
-                    one for one in compared(records, method) if (one.category in SUITS) == suits
+                    one for one in compared(records, method) if (one.category in SUITED) == suits
                 ]
-                net = tally([one for one in found if (one.category in SUITS) == suits]).net
+                net = tally([one for one in found if (one.category in SUITED) == suits]).net
                 if some and net is not None:
                     x = geometric_mean(one.latency for one in some)
                     axes.plot(x, net, marker, label=f"{method}, {name}, by {judge}")

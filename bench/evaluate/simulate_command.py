@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import typer
 
 from bench.evaluate.app import app
-from bench.evaluate.figures import SUITS
+from bench.evaluate.figures import SUITED
 from bench.evaluate.lines import JsonLines
 from bench.evaluate.methods import BASELINE, Method, choose
 from bench.evaluate.replay import Replay, as_method
@@ -173,7 +173,7 @@ def simulated_text(
     intro = (
         "Latency ratio to direct: its time by the method's, geometric mean over the questions"
         " (quartiles); more is faster. *bound*: the same on idle engines if nothing but the"
-        f" critical path took time. Suited: {', '.join(SUITS)}."
+        f" critical path took time. Suited: {', '.join(SUITED)}."
     )
     parts = [intro]
     planned = {one.question for one in all_ if one.lengths == "planned"}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bench.plan_figures import PlanText, by_category, checks, gate, near, read_plan
+from bench.evaluate.figures import SUITED
+from bench.plan_figures import MAJORITY, SUITS, PlanText, by_category, checks, gate, near, read_plan
 
 CHAIN = "graph\n1. A | easy short\n2. B | hard long needs 1\n3. a | easy\n4. C | easy needs 2\nend"
 WIDE = "list\n1. A | easy short\n2. B | hard long\n3. C | easy\nend"
@@ -65,3 +66,8 @@ def test_the_gate_is_judged_by_the_majority_of_a_category() -> None:
 def test_points_that_share_most_of_their_words_are_counted() -> None:
     text = "list\n1. Car rent | easy\n2. Van rent | easy\n3. Car rent now | easy\nend"
     assert near(read_plan(plan(text), checked=True, max_nodes=12).nodes) == 1
+
+
+def test_who_suits_is_said_once() -> None:
+    suited = {name for name, share in SUITS.items() if share >= MAJORITY}
+    assert set(SUITED) == suited == {"generic", "knowledge", "common-sense", "counterfactual"}
