@@ -129,7 +129,9 @@ class AmendmentReader:
         self.verdict: Verdict = "ok"
         self.drops: frozenset[int] = frozenset()
         self._known = range(1, len(lines) + 1)
-        self._rest = PlanReader(PlanLimits(max_nodes=max_nodes), done=lines)
+        limits = PlanLimits(max_nodes=min(max_nodes, len(lines) + MAX_ADDED))
+        self._rest = PlanReader(limits, done=lines)
+        self._only_drops = False
         self.written = self._rest.written
         self._head: str | None = ""  # the first line; None once it is read
 
@@ -140,7 +142,7 @@ class AmendmentReader:
             PlanRejected: it is no amendment; names the line.
         """
         if self._head is None:
-            return self._rest.feed(text)
+            return self._further(text)
         self._head += text
         if "\n" not in self._head.lstrip():
             return []
@@ -154,6 +156,8 @@ class AmendmentReader:
             PlanRejected: as `feed`.
         """
         items = self._begin(self._head, END_LINE) if self._head is not None else []
+        if self._only_drops:  # which is whole without an end line
+            items += self._rest.feed(END_LINE + "\n")
         return items + self._rest.close()
 
     def _begin(self, first: str, rest: str) -> list[PlanItem]:
@@ -165,8 +169,13 @@ class AmendmentReader:
         self.verdict = "amended"
         if dropped := _DROP.fullmatch(first.strip()):
             self.drops = self._earlier(dropped[1])
-            return self._rest.feed(rest)
+            self._only_drops = True
+            return self._further(rest)
         return self._rest.feed(f"{first}\n{rest}")
+
+    def _further(self, text: str) -> list[PlanItem]:
+        self._only_drops = self._only_drops and not text.strip()
+        return self._rest.feed(text)
 
     def _earlier(self, ids: str) -> frozenset[int]:
         drops = frozenset(int(found) for found in re.findall(r"[0-9]+", ids))

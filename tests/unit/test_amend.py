@@ -43,6 +43,8 @@ def asked(mode: Mode = "auto", max_nodes: int = 12) -> str:
         ("OK\n", "ok", set(), []),
         ("direct", "direct", set(), []),
         ("drop 3", "amended", {3}, []),
+        ("drop 3\n", "amended", {3}, []),
+        ("drop 3 \r\n\n", "amended", {3}, []),
         ("drop 1, 3\nend", "amended", {1, 3}, []),
         ("5. Cost | easy short\nend", "amended", set(), ["5. Cost | easy short"]),
         (
@@ -139,3 +141,12 @@ def test_the_question_is_told_from_the_conversation_before_it() -> None:
     last = call.messages[-1].content
     assert last.startswith("Conversation so far:\n\nUser: Bees?\n\nAssistant: Get a hive.\n\n")
     assert "\n\nQuestion: In winter?\n\nOutline:\n" in last
+
+
+def test_a_model_without_a_grammar_adds_no_more_points_than_with_one() -> None:
+    lines = [f"{number}. Point {number} | easy short" for number in range(5, 6 + MAX_ADDED)]
+    reader = AmendmentReader(LINES, 12)
+    items = reader.feed("\n".join([*lines, "end"]))
+    assert len(items) == MAX_ADDED
+    with pytest.raises(PlanRejected):
+        reader.close()
