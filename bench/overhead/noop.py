@@ -61,6 +61,10 @@ class NoOpStream:
         self._pieces = iter(pieces)
         self._gap_s = gap_s
 
+    def so_far(self) -> Completion:
+        """Return how it will end."""
+        return self.completion
+
     async def __aenter__(self) -> Self:
         self._started_at = time.monotonic()
         return self

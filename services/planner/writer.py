@@ -155,7 +155,8 @@ class PlanWriter:
         request = draft.accepted.request
         stream = self._engines[pool].stream(call, key=request, avoid=avoid, headers=draft.headers)
         before_ms, started = draft.plan_ms, time.monotonic()
-        completion, error = None, EngineTimedOut.code
+        completion: Completion | None = None
+        error = EngineTimedOut.code
         try:
             async with stream:
                 completion = await _read(stream, reader, draft, started - before_ms / 1000)
@@ -175,19 +176,17 @@ class PlanWriter:
             draft.calls.append(asked)
 
 
-async def _read(
-    stream: EngineStream, reader: Reader, draft: Draft, began: float
-) -> Completion | None:
+async def _read(stream: EngineStream, reader: Reader, draft: Draft, began: float) -> Completion:
     """Take the plan as it is written; what a model writes on after its end is cut short.
 
-    Return how the reply ended; None if it was cut short.
+    Return how the reply ended.
     """
     further = 0
     async for chunk in stream:
         draft.take(reader.feed(chunk.text), _ms_since(began))
         further += draft.ending == "complete"
         if further > MAX_FURTHER_CHUNKS:
-            return None
+            return stream.so_far()
     draft.take(reader.close(), _ms_since(began))
     return stream.completion
 

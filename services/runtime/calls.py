@@ -162,6 +162,12 @@ class EngineStream(Protocol):
     def completion(self) -> Completion:
         """How the reply ended; only once the iteration has ended."""
 
+    def so_far(self) -> Completion:
+        """Return how the reply would have ended here, for who leaves it before its end.
+
+        Its tokens are those that were heard; what else the engine tells at the end is not known.
+        """
+
     async def __aenter__(self) -> Self:
         """Send the call."""
 

@@ -22,6 +22,7 @@ from proto.errors import (
     EngineTimedOut,
     PromptTooLong,
 )
+from proto.messages import FinishReason, Usage
 from services.runtime import call_span, events, logs
 from services.runtime.calls import (
     ChatCall,
@@ -113,6 +114,13 @@ class ChatStream:
         if self._completion is None:
             raise RuntimeError("the reply has not ended")
         return self._completion
+
+    def so_far(self) -> Completion:
+        """Return how the reply would have ended here; its tokens are those that were heard."""
+        if self._completion or self._reply is None:
+            return self.completion
+        heard = Usage(generated_tokens=self._tokens)
+        return self._ended(self._reply, "stop", heard)
 
     async def __aenter__(self) -> Self:
         self.started_at = time.monotonic()
@@ -270,11 +278,13 @@ class ChatStream:
             raise self._failure
         if rest := reply.rest():
             return rest
-        client = self._client
-        model = client.model or client.served_model or reply.model
-        self._completion = Completion(reply.finish_reason, reply.usage, model, self.endpoint)
+        self._completion = self._ended(reply, reply.finish_reason, reply.usage)
         self._note_taken()
         return ""
+
+    def _ended(self, reply: Reply, reason: FinishReason, usage: Usage) -> Completion:
+        model = self._client.model or self._client.served_model or reply.model
+        return Completion(reason, usage, model, self.endpoint)
 
     async def _leave(self) -> None:
         watcher, self._watcher = self._watcher, None

@@ -94,6 +94,12 @@ class PoolStream:
             raise RuntimeError("the reply has not ended")
         return self._winner[0].completion
 
+    def so_far(self) -> Completion:
+        """Return how the reply would have ended here."""
+        if self._winner is None:
+            raise RuntimeError("the reply has not begun")
+        return self._winner[0].so_far()
+
     async def __aenter__(self) -> Self:
         self.started_at = time.monotonic()
         try:

@@ -31,7 +31,7 @@ from proto.messages import (
 )
 from proto.names import Subjects, work_of
 from services.runtime import logs, metrics, tracing
-from services.runtime.calls import Engines, EngineStream
+from services.runtime.calls import Completion, Engines, EngineStream
 from services.runtime.clock import ServerClock
 from services.runtime.connection import Connection
 from services.runtime.context import fitted
@@ -150,9 +150,7 @@ class Worker:
         text = TextFilter(work.node, work.skeleton)
         with Preview(self._connection, work) as preview:
             async with stream:
-                async for chunk in stream:
-                    preview.add(text.feed(chunk.text))
-            completion = stream.completion
+                completion = await _read(stream, text, preview)
         final = text.finish(completion.finish_reason)
         if not final:
             raise EmptyText
@@ -240,6 +238,15 @@ class Worker:
             worker=self._name,
             error=ErrorInfo.of(error),
         )
+
+
+async def _read(stream: EngineStream, text: TextFilter, preview: Preview) -> Completion:
+    """Take the text as it is written; what a model writes on after its end is not waited for."""
+    async for chunk in stream:
+        preview.add(text.feed(chunk.text))
+        if text.is_over:
+            return stream.so_far()
+    return stream.completion
 
 
 def _slot_wait_ms(job: Job) -> float:

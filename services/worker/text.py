@@ -75,6 +75,11 @@ class TextFilter:
             return f"{text}\n{marker}"
         return _whole_sentences(text) if reason == "length" and not self._over else text
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the text has ended, whatever the model goes on to write."""
+        return self._over
+
     @cached_property
     def _others(self) -> tuple[Heading, ...]:
         """The headings of other parts; a text of one line has no use for them."""

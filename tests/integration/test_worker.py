@@ -117,6 +117,20 @@ async def test_tokens_are_heard_as_they_come_and_the_text_is_a_fact(
     await no_work_queued(runtime)
 
 
+async def test_what_a_model_writes_on_after_its_part_is_not_waited_for(
+    runtime: Runtime, services: Services
+) -> None:
+    steps: list[Step] = [Say("Because."), Say("\n2. The sun | easy"), Say("\n"), NEVER]
+    async with ScriptedEngine(lambda _: steps) as engine:
+        await services.start("worker", "--pool", "small", small_urls=engine.url)
+        lines = (*work().skeleton, "2. The sun | easy")
+        await queue(runtime, work().model_copy(update={"skeleton": lines}))
+        fact = await result(runtime)
+        await (await engine.call()).left.wait()
+    assert (fact.text, fact.finish_reason, fact.endpoint) == ("Because.", "stop", engine.url)
+    assert (fact.usage.generated_tokens, bool(fact.model)) == (3, True)
+
+
 @pytest.mark.parametrize(
     ("steps", "code", "retryable"),
     [

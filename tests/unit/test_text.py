@@ -228,6 +228,15 @@ def test_headings_are_known_in_any_script(number: int, summary: str, text: str, 
         assert (shown, node.finish("stop")) == (final, final)
 
 
+def test_it_says_when_the_rest_need_not_be_waited_for() -> None:
+    text = TextFilter(NODE, SKELETON)
+    heard = [text.feed(piece) and text.is_over for piece in ("It dries.", "\n3. ", "Light | hard")]
+    assert not any(heard)
+    text.feed("\n")
+    assert text.is_over
+    assert (text.feed("Leaves turn."), text.finish("stop")) == ("", "It dries.")
+
+
 def test_the_first_words_are_shown_as_soon_as_they_are_no_heading() -> None:
     text = TextFilter(NODE)
     assert text.feed("W") == ""
