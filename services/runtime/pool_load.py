@@ -77,7 +77,7 @@ class LoadBoard:
         So it is with workers of an older version, and where words are lost.
         """
         known = self._words.get((pool, worker))
-        if known is None or now_s - known[0] > EXPIRES_S:
+        if known is None or now_s - known[0] >= EXPIRES_S:
             self._blind_until[pool] = now_s + BLIND_S
             self._known.clear()
 

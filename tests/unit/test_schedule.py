@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from random import Random
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proto.messages import (
@@ -241,3 +241,36 @@ def test_a_draining_worker_takes_its_slots_along() -> None:
     board.worked(Pool.SMALL, "w1", 1.5)
     board.heard(word("w2", slots=2), 1.5)
     assert board.load(Pool.SMALL, 2.0).slots == 2
+
+
+SAID = st.tuples(
+    st.floats(0, 5), st.sampled_from(["w1", "w2", "a1", "a2"]), st.integers(0, 4), st.booleans()
+)
+
+
+@settings(max_examples=50)
+@given(st.lists(SAID, max_size=8))
+def test_the_load_is_that_of_the_words_that_count_however_often_it_is_asked_for(
+    said: list[tuple[float, str, int, bool]],
+) -> None:
+    asked_often, now_s = LoadBoard(), 0.0
+    history: list[tuple[float, str, int, bool]] = []
+    for passes_s, source, slots, is_word in said:
+        now_s += passes_s
+        history.append((now_s, source, slots, is_word))
+        _tell(asked_often, *history[-1])
+        for later_s in sorted((0.0, passes_s, EXPIRES_S)):
+            asked_once = LoadBoard()
+            for one in history:
+                _tell(asked_once, *one)
+            asked = asked_often.load(Pool.LARGE, now_s + later_s, without="a1")
+            assert asked == asked_once.load(Pool.LARGE, now_s + later_s, without="a1")
+        now_s += max(passes_s, EXPIRES_S)  # it was asked for what will be then
+
+
+def _tell(board: LoadBoard, now_s: float, source: str, slots: int, is_word: bool) -> None:
+    if is_word:
+        word = LoadAnnounced(source=source, pool=Pool.LARGE, slots=slots, released=slots, held=1)
+        board.heard(word, now_s)
+    else:
+        board.worked(Pool.LARGE, source, now_s)
