@@ -12,8 +12,9 @@ from services.runtime.calls import ChatMessage
 #: What a prompt holds beside conversation and question, and what the engine writes: the rules,
 #: the plan, texts that a node builds on, the reply.
 RESERVED_TOKENS: Final = 1200
-# A token is at least so many bytes of text: about 4 in English, 3 in Chinese and Arabic, 2.5 in
-# German with its long words. Nothing of a known model's tokenizer is needed then.
+# The fewest bytes that a token usually has: 4 or so in English, 3 in Chinese and Arabic, 2.5
+# in German with its long words. Nothing of a known model's tokenizer is needed then; scripts that a
+# model hardly knows, and emoji, have fewer, and such a prompt may still be too long.
 _BYTES_PER_TOKEN: Final = 2.5
 
 _SPEAKERS: Final = {"user": "User", "assistant": "Assistant"}
