@@ -17,6 +17,7 @@ from bench.simulate.policies import DIRECT, POLICIES, Policy
 from bench.simulate.recorded import read_recording
 from bench.simulate.study import (
     FLOOD,
+    ONE_TENANT,
     SCENARIOS,
     Scenario,
     arriving,
@@ -57,6 +58,12 @@ def parser() -> argparse.ArgumentParser:
     add("--policies", nargs="+", help="only those whose names contain one of these")
     add("--real", action="store_true", help="beside it the real services, on simulated engines")
     add("--load", type=float, default=0.8, help="of the baseline, with --real")
+    add(
+        "--flood",
+        action="store_true",
+        help="one tenant of four asks ten times as much, with --loads",
+    )
+    add("--planner-slots", type=int, help="requests planned at once; half of the large slots")
     add("--large-only", action="store_true", help="without the small pool, with --loads or --real")
     add("--time-scale", type=float, default=1.0, help="real seconds of one simulated, with --real")
     add("--report", type=Path, help="Markdown file to write, beside standard output")
@@ -72,7 +79,7 @@ def lines(args: argparse.Namespace) -> Iterator[str]:
         large_endpoints=args.endpoints[0],
         small_endpoints=args.endpoints[1],
         slots=args.slots,
-        planner_slots=max(8, args.endpoints[0] * args.slots // 2),
+        planner_slots=args.planner_slots or max(8, args.endpoints[0] * args.slots // 2),
     )
     questions = _questions(args)
     most = capacity(deployment, questions)
@@ -153,7 +160,11 @@ def _scenarios(args: argparse.Namespace) -> list[Scenario]:
     if args.loads:
         return [
             Scenario(
-                load=load, kind=args.arrivals, adaptive=not args.large_only, count=args.requests
+                load=load,
+                kind=args.arrivals,
+                adaptive=not args.large_only,
+                count=args.requests,
+                tenants=FLOOD if args.flood else ONE_TENANT,
             )
             for load in args.loads
         ]

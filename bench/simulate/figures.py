@@ -35,7 +35,15 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of one run."""
+    """Of one run.
+
+    Args:
+        mean_s, p50_s, p99_s: answer times.
+        first_s: mean time to the first token.
+        slowdown: mean of answer time by that of a direct answer on idle engines.
+        tenants_s: mean answer time of each tenant.
+        of_alone: mean answer time of the others beside the first tenant, by that without it.
+    """
 
     mean_s: float
     p50_s: float
@@ -43,6 +51,7 @@ class Figures:
     first_s: float
     slowdown: float
     tenants_s: Mapping[str, float]
+    of_alone: float = math.nan
 
 
 def figures(answered: Sequence[Answered]) -> Figures:

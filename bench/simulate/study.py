@@ -7,6 +7,8 @@ rows whose name says so give the baseline the small pool's cards instead.
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
@@ -19,6 +21,7 @@ from bench.simulate.world import Asked, Deployment, World
 
 #: A flood: one tenant asks ten times as much as each of the three others.
 FLOOD: Final = (("flood", 10.0), ("a", 1.0), ("b", 1.0), ("c", 1.0))
+ONE_TENANT: Final = (("", 1.0),)
 _COLUMNS: Final = (
     "policy", "mean s", "p50 s", "p99 s", "first token s", "slowdown",
     "mean of direct", "p99 of direct",
@@ -39,7 +42,7 @@ class Scenario:
 
     load: float
     kind: Arrivals = "poisson"
-    tenants: Sequence[tuple[str, float]] = (("", 1.0),)
+    tenants: Sequence[tuple[str, float]] = ONE_TENANT
     adaptive: bool = True
     count: int = 200
 
@@ -57,6 +60,7 @@ SCENARIOS: Final = (
     Scenario(load=0.8, adaptive=False),
     Scenario(load=0.95, adaptive=False),
     Scenario(load=1.8, tenants=FLOOD),
+    Scenario(load=4.0, tenants=FLOOD),
 )
 
 
@@ -106,13 +110,26 @@ def run(
     policy = replace(policy, adaptive=scenario.adaptive)
     asked = World(deployment, policy, coming).run()
     token_s = deployment.large.step_s(1, 0)
-    return figures([_answered(one, token_s) for one in asked])
+    found = figures([_answered(one, token_s) for one in asked])
+    if len(scenario.tenants) == 1:
+        return found
+    flood = scenario.tenants[0][0]
+    light = [one for one in coming if one.tenant != flood]
+    alone = World(deployment, policy, light).run()
+    return replace(found, of_alone=mean_s(asked, flood) / mean_s(alone, flood))
+
+
+def mean_s(asked: Sequence[Asked], without: str) -> float:
+    """Return the mean answer time of all tenants but one."""
+    others = [one for one in asked if one.arrival.tenant != without]
+    return statistics.fmean((one.ended_s or 0.0) - one.arrival.at_s for one in others)
 
 
 def table(rows: Sequence[tuple[str, Sequence[Figures]]], tenants: Sequence[str] = ()) -> list[str]:
     """Return a Markdown table; the first row is what the ratios refer to."""
     baseline = rows[0][1]
     head = [*_COLUMNS, *(f"mean of {tenant} s" for tenant in tenants)]
+    head += ["the others, of alone"] if tenants else []
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, found in rows:
         cells = [
@@ -125,9 +142,15 @@ def table(rows: Sequence[tuple[str, Sequence[Figures]]], tenants: Sequence[str] 
             told([one.mean_s / base.mean_s for one, base in zip(found, baseline, strict=True)]),
             told([one.p99_s / base.p99_s for one, base in zip(found, baseline, strict=True)]),
             *(told([one.tenants_s.get(tenant, 0.0) for one in found]) for tenant in tenants),
+            *([_of_alone(found)] if tenants else []),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def _of_alone(found: Sequence[Figures]) -> str:
+    known = [one.of_alone for one in found if not math.isnan(one.of_alone)]
+    return told(known) if known else "–"
 
 
 def _answered(asked: Asked, token_s: float) -> Answered:
