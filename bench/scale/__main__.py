@@ -29,10 +29,11 @@ DEADLINE_S = 1800
 QUESTION = "What would it take for a town of a hundred thousand to need half as many cars?"
 
 
-async def _ask(client: Client, after_s: float = 0.0) -> AnswerAssembled | None:
+async def _ask(client: Client, after_s: float = 0.0, **fields: object) -> AnswerAssembled | None:
     await asyncio.sleep(after_s)
     request = new_request_id()
-    asked = make_request(question=QUESTION, mode="sgd", adaptive=True, deadline_s=DEADLINE_S)
+    fields = {"mode": "sgd", "adaptive": True, **fields}
+    asked = make_request(question=QUESTION, deadline_s=DEADLINE_S, **fields)
     await client.submit(asked, request)
     end = await client.end_of(request)
     return end if isinstance(end, AnswerAssembled) else None
@@ -56,7 +57,8 @@ async def _most(stand: Stand, most: dict[str, float]) -> None:
 
 async def _measure(folder: Path, size: Size) -> Found:
     async with running(folder, size) as stand:
-        await _ask(stand.client)
+        # A short one first: connections are there then, and modules loaded.
+        await _ask(stand.client, mode="direct", sampling={"max_tokens": 1})
         idle, before = _memory(stand), _cpu(stand)
         most: dict[str, float] = dict(idle)
         watching = asyncio.create_task(_most(stand, most), name="watch memory")
