@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from proto.errors import QueueUnavailable
 from proto.names import tenant_token
@@ -14,8 +15,12 @@ from skelgraph.auth.book import Book
 from skelgraph.auth.index import Tls
 from skelgraph.auth.permissions import SERVICES, SYSTEM
 from skelgraph.auth.push import push
+from skelgraph.auth.tls import SERVER
 from skelgraph.local.state import StackState, find_running
 from skelgraph.session import CONNECT_TIMEOUT_S
+
+#: Certificates that end sooner are warned of.
+SOON_DAYS: Final = 45
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,11 @@ async def add_tenant(target: Target, tenant: str) -> int:
 
 
 async def rotate(target: Target, name: str) -> int:
-    """Renew the credentials of a service or tenant; the old ones stay valid."""
+    """Renew the credentials of a service or tenant, or the server's certificate; old ones stay
+    valid.
+    """
+    if name == SERVER:
+        return _rotate_server(target)
     with Book.changing(target.folder) as book:
         path = book.rotate(book.user_name(name))
     _say(
@@ -68,6 +77,14 @@ async def rotate(target: Target, name: str) -> int:
         f"\nThe old ones are valid still. When the fresh ones are in use everywhere:"
         f"\n  skelgraph auth revoke {name} {target.folder}"
     )
+    print(path)
+    return 0
+
+
+def _rotate_server(target: Target) -> int:
+    with Book.changing(target.folder) as book:
+        path = book.rotate_server()
+    _say("a fresh certificate of the server; NATS reads it with `nats-server --signal reload`")
     print(path)
     return 0
 
@@ -83,9 +100,12 @@ async def revoke(target: Target, name: str) -> int:
 
 
 async def show(folder: Path) -> int:
-    """Print who there is."""
+    """Print who there is, and warn of certificates that end soon."""
     book = Book(folder)
     tenants = book.tenants
+    for name, days in book.days_left().items():
+        if days < SOON_DAYS:
+            _say(f"the certificate of {name} ends in {days} days: `skelgraph auth rotate {name}`")
     for name in (*SERVICES, SYSTEM):
         print(f"{'service':8} {name:12} {book.creds_of(name)}")
     for tenant in tenants:

@@ -67,6 +67,7 @@ def rotate(name: Name, folder: Folder = DEFAULT_FOLDER) -> None:
     """Renew the credentials of a service or tenant; the old ones stay valid until `revoke`.
 
     Services look at their file every few seconds and connect anew; nothing is lost by that.
+    `server` renews the certificate that NATS shows.
 
     [bold]skelgraph auth rotate worker keys[/]
     """

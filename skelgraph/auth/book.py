@@ -155,7 +155,7 @@ class Book:
         """
         self._wanted()
         name = tenant_token(check_tenant(tenant))
-        if tenant in (*SERVICES, SYSTEM):
+        if tenant in (*SERVICES, SYSTEM, certificates.SERVER):
             raise InvalidRequest(f"{tenant} is the name of a service", field="tenant")
         if name in self._index.accounts:
             raise InvalidRequest(f"{tenant} is a tenant already; `rotate` renews its credentials")
@@ -187,6 +187,21 @@ class Book:
             certificates.renew(self._files, name)
         self._save()
         return self.creds_of(name)
+
+    def rotate_server(self) -> Path:
+        """Put a fresh certificate in the place of the server's; the old one stays valid.
+
+        Raises:
+            InvalidRequest: this deployment has no TLS.
+        """
+        self._wanted()
+        if self.tls == "none":
+            raise InvalidRequest("there is no certificate: made with --tls none", field="name")
+        return certificates.renew_server(self._files)
+
+    def days_left(self) -> dict[str, int]:
+        """Return for how many days each certificate is valid still, by whose it is."""
+        return certificates.days_left(self._files, self._index.users)
 
     def revoke(self, name: str) -> list[str]:
         """Void the credentials that a user had before its present ones; return their keys.

@@ -80,6 +80,13 @@ def hosts_of(certificate: bytes) -> set[str]:
     return {str(one.value) for one in names}
 
 
+def days_left(certificate: bytes) -> int:
+    """Return how many whole days a certificate (PEM) is valid for; negative once it is not."""
+    return (
+        x509.load_pem_x509_certificate(certificate).not_valid_after_utc - datetime.now(UTC)
+    ).days
+
+
 def client(ca: Signed, name: str) -> Signed:
     """Return the certificate that a client shows."""
     names = x509.SubjectAlternativeName([x509.DNSName(name)])

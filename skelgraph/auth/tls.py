@@ -11,6 +11,8 @@ from skelgraph.auth import certificates
 from skelgraph.auth.folder import Folder
 from skelgraph.auth.index import Tls
 
+#: Whose certificate the server's is.
+SERVER: Final = "server"
 #: By these clients reach the server unless somebody says otherwise.
 USUAL_HOSTS: Final = ("127.0.0.1", "localhost", "nats")
 
@@ -26,7 +28,7 @@ def complete(folder: Folder, hosts: Sequence[str], clients: Iterable[str]) -> No
         clients: who shows one to the server.
     """
     ca = _authority(folder)
-    _, path, key = folder.tls("server")
+    _, path, key = folder.tls(SERVER)
     if not path.exists() or (hosts and certificates.hosts_of(path.read_bytes()) != set(hosts)):
         _write(folder, certificates.server(ca, hosts or USUAL_HOSTS), path, key)
     for name in clients:
@@ -41,11 +43,26 @@ def renew(folder: Folder, client: str) -> None:
     _write(folder, certificates.client(_authority(folder), client), path, key)
 
 
+def renew_server(folder: Folder) -> Path:
+    """Put a fresh certificate for the same hosts in the place of the server's; return it."""
+    _, path, key = folder.tls(SERVER)
+    hosts = sorted(certificates.hosts_of(path.read_bytes()))
+    _write(folder, certificates.server(_authority(folder), hosts), path, key)
+    return path
+
+
+def days_left(folder: Folder, names: Iterable[str]) -> dict[str, int]:
+    """Return for how many days the certificates are valid that are there, by whose they are."""
+    paths = {name: folder.tls(name)[1] for name in ("ca", SERVER, *names)}
+    found = {name: path for name, path in paths.items() if path.exists()}
+    return {name: certificates.days_left(path.read_bytes()) for name, path in found.items()}
+
+
 def server_block(folder: Folder, tls: Tls) -> str:
     """Return what the server's configuration says of TLS."""
     if tls == "none":
         return ""
-    ca, certificate, key = (json.dumps(str(path)) for path in folder.tls("server"))
+    ca, certificate, key = (json.dumps(str(path)) for path in folder.tls(SERVER))
     verify = f", ca_file: {ca}, verify: true" if tls == "mutual" else ""
     return f"tls {{ cert_file: {certificate}, key_file: {key}, timeout: 5{verify} }}\n"
 

@@ -20,6 +20,7 @@ from services.runtime.connection import Connection
 from services.runtime.credentials import Access
 from skelgraph import auth_commands, cli_auth  # noqa: F401 - adds its commands
 from skelgraph.app import app
+from skelgraph.auth import certificates
 from skelgraph.auth.book import Book
 from skelgraph.auth.certificates import hosts_of
 from skelgraph.auth.permissions import SERVICES, SYSTEM
@@ -132,6 +133,29 @@ def test_rotating_keeps_what_there_was_until_it_is_revoked(auth: Auth, keys: Pat
             1,
             f"{voided} former credentials of worker {said}\n",
         )
+
+
+def test_the_servers_certificate_is_renewed_for_the_same_hosts_once_it_is_warned_of(
+    auth: Auth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, certificate = tmp_path / "keys", tmp_path / "keys" / "tls" / "server.crt"
+    monkeypatch.setattr(certificates, "LEAF_DAYS", auth_commands.SOON_DAYS - 5)
+    assert auth("init", folder, "--tls", "server", "--host", "nats.example.org").exit_code == 0
+    monkeypatch.undo()
+    before = certificate.read_bytes()
+    assert "the certificate of server ends in 39 days" in auth("list", folder).stderr
+    done = auth("rotate", "server", folder)
+    assert (done.exit_code, done.stdout) == (0, f"{certificate}\n")
+    assert "--signal reload" in done.stderr
+    assert certificate.read_bytes() != before
+    assert hosts_of(certificate.read_bytes()) == {"nats.example.org"}
+    assert "ends in" not in auth("list", folder).stderr
+
+
+def test_without_tls_there_is_no_certificate_to_renew(auth: Auth, keys: Path) -> None:
+    done = auth("rotate", "server", keys)
+    assert done.exit_code == 2
+    assert "there is no certificate" in error_line(done)
 
 
 @pytest.mark.parametrize("name", [*SERVICES, SYSTEM])
