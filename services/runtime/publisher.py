@@ -22,15 +22,12 @@ from nats.aio.msg import Msg
 from proto.errors import Busy, MessageTooLarge, NotConfirmed
 from proto.names import Header
 from services.runtime.connection import Connection
+from services.runtime.pause import Pause
 
 log = structlog.get_logger()
 
 #: A publish that is not acked after this long is sent again.
 RESEND_S: Final = 1.5
-#: First wait before sending again what JetStream could not take yet.
-NOT_YET_S: Final = 0.05
-#: Pause before a full queue is offered the same again.
-FULL_PAUSE_S: Final = 1.0
 WINDOW: Final = 256
 #: Publishes without an ack, one after another, after which it is said.
 SAY_EVERY: Final = 10
@@ -52,10 +49,24 @@ class Outcome(Enum):
     REFUSED = "refused"
 
 
+class _NotYet(Exception):
+    """JetStream is there but could not take it: starting, electing a leader."""
+
+
 class _Publish:
     """A message that is to be stored, until NATS has said what became of it."""
 
-    __slots__ = ("data", "done", "headers", "in_doubt", "keep_on", "late_at", "subject", "tries")
+    __slots__ = (
+        "data",
+        "done",
+        "has_paused",
+        "headers",
+        "in_doubt",
+        "keep_on",
+        "late_at",
+        "subject",
+        "tries",
+    )
 
     def __init__(
         self,
@@ -75,8 +86,15 @@ class _Publish:
         self.keep_on = keep_on
         #: Whether it was sent under its id before, and nobody knows what became of it.
         self.in_doubt = False
+        self.has_paused = False
         self.late_at = 0.0
+        #: How often it was sent since NATS last said anything of it.
         self.tries = 0
+
+    @property
+    def stream(self) -> str:
+        """What it goes to, which is full or not there for all that go there: version and kind."""
+        return ".".join(self.subject.split(".", 3)[:3])
 
 
 class DurablePublisher:
@@ -94,9 +112,12 @@ class DurablePublisher:
         self._tokens = itertools.count()
         #: By inbox, the oldest first: what waits for its ack.
         self._waiting: dict[str, _Publish] = {}
-        #: What JetStream could not take yet, and will be sent again.
-        self._pausing: dict[_Publish, asyncio.TimerHandle] = {}
-        self._queue: deque[_Publish] = deque()
+        #: By stream: what it did not take for now. It waits for no ack, so it takes no room from
+        #: what goes to other streams.
+        self._pauses: dict[str, Pause[_Publish]] = {}
+        #: Facts, ends and letters go before work: they make room.
+        self._facts: deque[_Publish] = deque()
+        self._work: deque[_Publish] = deque()
         self._looking: asyncio.TimerHandle | None = None
 
     async def open(self) -> None:
@@ -165,11 +186,16 @@ class DurablePublisher:
             marked[_EXPECTED_LAST] = "0"
         done = asyncio.get_running_loop().create_future()
         one = _Publish(subject, data, marked, done, keep_on=keep_on)
-        if len(self._waiting) + len(self._pausing) < self._window:
+        self._enter(one)
+        return done
+
+    def _enter(self, one: _Publish) -> None:
+        if one.done.done():
+            return
+        if len(self._waiting) < self._window:
             self._put(one)
         else:
-            self._queue.append(one)
-        return done
+            (self._facts if _EXPECTED_LAST in one.headers else self._work).append(one)
 
     def _put(self, one: _Publish) -> None:
         """Send it, for the first time or again; while NATS is away it waits for its return."""
@@ -197,34 +223,50 @@ class DurablePublisher:
     def _settle(self, one: _Publish, ack: Msg) -> None:
         try:
             outcome = _read_ack(one.subject, ack, sent_before=one.in_doubt)
+        except _NotYet as error:
+            self._pause(one, str(error))
         except Busy as error:
             if one.keep_on:
-                log.warning("queue_full", subject=one.subject, error=error.message)
-                self._pause(one, FULL_PAUSE_S)
+                self._pause(one, error.message)
             else:
                 one.done.set_exception(error)
         except MessageTooLarge as error:
             one.done.set_exception(error)
         else:
-            if outcome:
-                one.done.set_result(outcome)
-            else:  # JetStream is there but cannot take it yet: starting, electing a leader
-                self._pause(one, min(1.0, NOT_YET_S * 2.0 ** min(one.tries - 1, 10)))
+            one.done.set_result(outcome)
+            if self._pauses and outcome is Outcome.STORED:
+                self._took_one(one.stream)
 
-    def _pause(self, one: _Publish, pause_s: float) -> None:
+    def _pause(self, one: _Publish, why: str) -> None:
+        one.tries = 0
         if not one.in_doubt:
             one.headers[_MSG_ID] = _fresh_id()
-        self._pausing[one] = asyncio.get_running_loop().call_later(pause_s, self._go_on, one)
+        pause = self._pauses.get(one.stream)
+        if pause is None:
+            log.warning("publishes_pause", subject=one.subject, why=why)
+            pause = self._pauses[one.stream] = Pause(self._enter)
+        pause.add(one)
+        if not one.has_paused:
+            one.has_paused = True
+            one.done.add_done_callback(lambda _: self._pauses_no_more(one))
 
-    def _go_on(self, one: _Publish) -> None:
-        del self._pausing[one]
-        if not one.done.done():
-            self._put(one)
-        self._fill_window()
+    def _pauses_no_more(self, one: _Publish) -> None:
+        pause = self._pauses.get(one.stream)
+        if pause is not None:
+            pause.discard(one)
+            if not pause:
+                del self._pauses[one.stream]
+
+    def _took_one(self, stream: str) -> None:
+        pause = self._pauses.get(stream)
+        if pause is not None:
+            pause.shorten()
+            if not pause:
+                del self._pauses[stream]
 
     def _fill_window(self) -> None:
-        while self._queue and len(self._waiting) + len(self._pausing) < self._window:
-            one = self._queue.popleft()
+        while len(self._waiting) < self._window and (queue := self._facts or self._work):
+            one = queue.popleft()
             if not one.done.done():
                 self._put(one)
 
@@ -267,17 +309,16 @@ def _drawn_ids() -> Iterator[str]:
 _IDS: Final = _drawn_ids()
 
 
-def _read_ack(subject: str, ack: Msg, *, sent_before: bool) -> Outcome | None:
-    """Return the outcome in `ack`, or None if it is worth trying again."""
-    if not ack.data:  # 503: nobody listens on the subject (yet)
-        return None
+def _read_ack(subject: str, ack: Msg, *, sent_before: bool) -> Outcome:
+    """Return the outcome in `ack`; raises `_NotYet` if it is worth trying again."""
+    if not ack.data:
+        raise _NotYet("nobody listens on the subject (yet)")
     answer = orjson.loads(ack.data)
     error = answer.get("error")
     if not error:
         if not answer.get("duplicate") or sent_before:
             return Outcome.STORED
-        log.warning("publish_taken_for_another", subject=subject)
-        return None
+        raise _NotYet("taken for another message")
     err_code, description = int(error.get("err_code", 0)), str(error.get("description", ""))
     if err_code in _WRONG_LAST_SEQUENCE or "per subject" in description:
         return Outcome.REFUSED
@@ -285,5 +326,4 @@ def _read_ack(subject: str, ack: Msg, *, sent_before: bool) -> Outcome | None:
         raise Busy(f"{subject}: {description}", retry_after_s=2.0)
     if err_code in _MESSAGE_TOO_LARGE:
         raise MessageTooLarge(f"{subject}: {description}")
-    log.warning("publish_not_taken", subject=subject, error=description, err_code=err_code)
-    return None
+    raise _NotYet(f"{description} ({err_code})")

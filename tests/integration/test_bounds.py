@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import subprocess
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -27,11 +28,11 @@ from proto.messages import (
 )
 from proto.names import Pool, Stream, Subjects, requeued_id
 from services.runtime.client import Client
-from services.runtime.publisher import Outcome
+from services.runtime.publisher import WINDOW, Outcome
 from services.runtime.streams import StreamLimits, provision
 from skelgraph.local.nats import NatsServer
 from tests.conftest import ACK_WAIT_S, PARTITIONS, Runtime, open_runtime
-from tests.facts import accepted
+from tests.facts import accepted, plan, planned
 from tests.processes import Services, end_of, facts, submit, until_fact
 from tests.scripted_engine import Finish, Say, Script, ScriptedEngine, Step, Wait, writer
 
@@ -257,6 +258,28 @@ async def test_a_full_queue_of_nodes_delays_nodes_and_loses_none(
             assert isinstance(end, AnswerAssembled | RequestFailed)
             if isinstance(end, RequestFailed):  # the look at the load fell into a full queue
                 busy_of(end)
+
+
+async def test_requests_whose_nodes_wait_for_room_end_at_their_deadline(
+    nats_server: NatsServer, tmp_path: Path
+) -> None:
+    requests = [f"r{number}" for number in range(WINDOW // 6 + 10)]
+    async with deployment(nats_server, tmp_path, max_queued_nodes=1) as at:
+        await at.services.start("assembler")  # and no worker
+        for request in requests:
+            await asyncio.gather(*map(at.runtime.events.append, planned_request(request)))
+        now = time.time()
+        for request in requests:
+            await at.runtime.events.append(accepted(request, at=now, mode="sgd", deadline_s=2))
+        for request in requests:
+            end = await end_of(at.runtime, request, limit_s=8)
+            assert isinstance(end, RequestFailed)
+            assert end.error.code == "deadline_exceeded"
+
+
+def planned_request(request: str) -> list[Fact]:
+    ids = range(1, 7)
+    return [*(planned(one, request=request) for one in ids), plan(list(ids), request=request)]
 
 
 async def test_the_oldest_dead_letter_makes_room_for_a_new_one(

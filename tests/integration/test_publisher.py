@@ -6,13 +6,15 @@ import asyncio
 from contextlib import AsyncExitStack
 
 import pytest
+from structlog.testing import capture_logs
 
 from proto.errors import Busy, MessageTooLarge, QueueUnavailable
-from proto.names import Header, Stream, Subjects
-from services.runtime.publisher import Outcome
-from services.runtime.streams import StreamLimits
+from proto.names import Band, Header, Pool, Stream, Subjects
+from services.runtime.pause import PROBES
+from services.runtime.publisher import DurablePublisher, Outcome
+from services.runtime.streams import StreamLimits, provision
 from skelgraph.local.nats import NatsServer
-from tests.conftest import Runtime, open_runtime
+from tests.conftest import PARTITIONS, Runtime, open_runtime
 
 
 async def count(runtime: Runtime, stream: Stream) -> int:
@@ -83,6 +85,50 @@ async def test_a_full_queue_says_busy_and_when_to_come_back(nats_server: NatsSer
         with pytest.raises(Busy) as caught:
             await runtime.publisher.publish(Subjects.request("r9"), b"{}")
         assert caught.value.retry_after_s
+
+
+async def test_what_waits_for_room_in_a_full_stream_keeps_nothing_else_waiting(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with AsyncExitStack() as stack:
+        runtime = await open_runtime(
+            stack, nats_server, lambda one: one.model_copy(update={"max_queued_nodes": 1})
+        )
+        publisher = DurablePublisher(runtime.connection, window=4)
+        await publisher.open()
+        with capture_logs() as logs:
+            work = [
+                publisher.send(
+                    Subjects.node(Pool.LARGE, Band.NORMAL, f"r{number}", 1, 1), b"{}", keep_on=True
+                )
+                for number in range(40)
+            ]
+            end = runtime.events.subjects.end("r0")
+            assert await publisher.publish(end, b"{}", first=True, timeout_s=1) is Outcome.STORED
+            tried = published(monkeypatch, runtime)
+            await asyncio.sleep(1.0)  # of refusals
+        # Each was tried once; then five rounds at most in a second, as waits double, of a few each.
+        assert len(tried) <= len(work) + 5 * PROBES
+        assert [one["event"] for one in logs] == ["publishes_pause"]
+        work.pop().cancel()
+        limits = StreamLimits(partitions=PARTITIONS, max_queued_nodes=100)
+        await provision(runtime.connection, limits)
+        async with asyncio.timeout(3):
+            assert set(await asyncio.gather(*work)) == {Outcome.STORED}
+        assert await count(runtime, Stream.NODES) == len(work)
+
+
+def published(monkeypatch: pytest.MonkeyPatch, runtime: Runtime) -> list[str]:
+    """Return a list that grows by the subject of each publish."""
+    subjects: list[str] = []
+    put = runtime.connection.put
+
+    def counted(subject: str, data: bytes = b"", **further: object) -> None:
+        subjects.append(subject)
+        put(subject, data, **further)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(runtime.connection, "put", counted)
+    return subjects
 
 
 async def test_a_message_that_nats_would_drop_is_refused_before_it_is_sent(
