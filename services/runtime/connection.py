@@ -198,7 +198,9 @@ class Connection:
     def preview(self, subject: str, data: bytes) -> None:
         """Publish what may be lost; while the server is away or behind, it is."""
         nc = self.nc
-        if nc.is_connected and nc._pending_data_size <= nc._max_pending_size:
+        if len(data) > nc.max_payload:  # the server would close the connection for it
+            log.warning("preview_too_large", subject=subject, size_bytes=len(data))
+        elif nc.is_connected and nc._pending_data_size <= nc._max_pending_size:
             self._buffer(frame(subject, data, "", None))
 
     def _buffer(self, message: bytes) -> None:

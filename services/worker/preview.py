@@ -13,6 +13,8 @@ from services.runtime.connection import Connection
 
 #: Pieces that come closer together than this travel together: less than a frame of a screen.
 GATHER_S: Final = 0.012
+#: Most that travels together. A character takes 6 bytes at most as JSON: under 64 KiB a message.
+MOST_CHARS: Final = 10_000
 
 
 class Preview:
@@ -42,9 +44,11 @@ class Preview:
         if not piece:
             return
         self._gathered += piece
-        if self._timer:
+        if len(self._gathered) >= MOST_CHARS:
+            self._tell()
+        elif self._timer:
             return
-        if self._loop.time() >= (next_at := self._told_at + GATHER_S):
+        elif self._loop.time() >= (next_at := self._told_at + GATHER_S):
             self._tell()
         else:
             self._timer = self._loop.call_at(next_at, self._tell)
@@ -64,7 +68,14 @@ class Preview:
             self._tell()
 
     def _tell(self) -> None:
+        if self._timer:
+            self._timer.cancel()
         text, self._gathered, self._timer = self._gathered, "", None
+        for start in range(0, len(text), MOST_CHARS):
+            self._send(text[start : start + MOST_CHARS])
+        self._told_at = self._loop.time()
+
+    def _send(self, text: str) -> None:
         told = TokensDecoded(
             request=self._work.request,
             node=self._work.node.id,
@@ -75,4 +86,3 @@ class Preview:
         )
         self._connection.preview(self._subject, encode(told))
         self._offset += len(text)
-        self._told_at = self._loop.time()
