@@ -313,7 +313,11 @@ class Connection:
         self._connected.set()
         log.info("nats_reconnected", server=self._server())
         for callback in tuple(self._on_reconnect):
-            callback()
+            try:
+                callback()
+            except Exception:
+                # One's error must not keep the others from sending again what they have.
+                log.exception("reconnect_callback_failed")
 
     async def _was_closed(self) -> None:
         self._connected.clear()

@@ -18,6 +18,7 @@ from typing import Final
 import orjson
 import structlog
 from nats.aio.msg import Msg
+from nats.errors import MaxPayloadError
 
 from proto.errors import Busy, MessageTooLarge, NotConfirmed
 from proto.names import Header
@@ -145,6 +146,7 @@ class DurablePublisher:
 
         Raises:
             MessageTooLarge: body and headers are larger than NATS takes.
+            ValueError: subject or headers would break out of their line.
             Busy: the stream is at its limit.
             NotConfirmed: NATS has not said in `timeout_s` that it is stored: it is away, its disk
                 is full, or too many replicas are away. It may be stored all the same.
@@ -199,18 +201,27 @@ class DurablePublisher:
 
     def _put(self, one: _Publish) -> None:
         """Send it, for the first time or again; while NATS is away it waits for its return."""
+        inbox = f"{self._prefix}.{next(self._tokens)}"
+        if self._connection.is_connected and not self._is_sent(one, inbox):
+            return
         loop = asyncio.get_running_loop()
         one.late_at = loop.time() + RESEND_S
-        inbox = f"{self._prefix}.{next(self._tokens)}"
         self._waiting[inbox] = one
-        if self._connection.is_connected:
-            one.tries += 1
-            if one.tries % SAY_EVERY == 0:
-                # A stream that could not write to its disk is silent until NATS is restarted.
-                log.error("publish_not_acked", subject=one.subject, tries=one.tries)
-            self._connection.put(one.subject, one.data, reply=inbox, headers=one.headers)
         if self._looking is None:
             self._looking = loop.call_later(RESEND_S, self._send_late_again)
+
+    def _is_sent(self, one: _Publish, inbox: str) -> bool:
+        """Send it; what makes no message is over, and takes no room."""
+        try:
+            self._connection.put(one.subject, one.data, reply=inbox, headers=one.headers)
+        except (ValueError, MaxPayloadError) as error:
+            one.done.set_exception(error)
+            return False
+        one.tries += 1
+        if one.tries % SAY_EVERY == 0:
+            # A stream that could not write to its disk is silent until NATS is restarted.
+            log.error("publish_not_acked", subject=one.subject, tries=one.tries)
+        return True
 
     def _acked(self, message: Msg) -> None:
         one = self._waiting.pop(message.subject, None)
@@ -287,10 +298,9 @@ class DurablePublisher:
     def _send_again(self, inbox: str, one: _Publish) -> None:
         del self._waiting[inbox]
         one.in_doubt = one.in_doubt or one.tries > 0
-        if one.done.done():  # nobody waits for it any longer
-            self._fill_window()
-        else:
+        if not one.done.done():  # somebody waits for it
             self._put(one)
+        self._fill_window()
 
 
 def _fresh_id() -> str:

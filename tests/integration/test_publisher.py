@@ -140,6 +140,34 @@ async def test_a_message_that_nats_would_drop_is_refused_before_it_is_sent(
     assert await runtime.publisher.publish(Subjects.request("r1"), b"{}") is Outcome.STORED
 
 
+async def test_what_makes_no_message_fails_and_takes_no_room(runtime: Runtime) -> None:
+    publisher = DurablePublisher(runtime.connection, window=1)
+    await publisher.open()
+    stored = publisher.send(Subjects.request("r1"), b"{}")
+    broken = [publisher.send("a b", b"{}") for _ in range(2)]  # these wait for room
+    assert await stored is Outcome.STORED
+    for one in (*broken, publisher.send("a b", b"{}")):
+        with pytest.raises(ValueError, match="a b"):
+            await one
+    again = publisher.publish(Subjects.request("r2"), b"{}", timeout_s=1)
+    assert await again is Outcome.STORED
+
+
+async def test_an_error_of_one_after_a_reconnect_keeps_no_other_from_being_told(
+    runtime: Runtime,
+) -> None:
+    told = asyncio.Event()
+
+    def fails() -> None:
+        raise ValueError("not mine")
+
+    runtime.connection.on_reconnect(fails)
+    runtime.connection.on_reconnect(told.set)
+    await runtime.connection.nc.force_reconnect()
+    async with asyncio.timeout(3):
+        await told.wait()
+
+
 async def test_without_a_server_publishing_ends_in_time(runtime: Runtime) -> None:
     await asyncio.to_thread(runtime.server.kill)
     with pytest.raises(QueueUnavailable):
