@@ -109,28 +109,38 @@ async def test_a_request_without_workers_ends_at_its_deadline(
     assert end.error.code == "deadline_exceeded"
 
 
+async def ended_when_it_was_due(runtime: Runtime, ready_s: float, within_s: float) -> None:
+    """An assembler that is ready later than the deadline ends the request as soon as it is."""
+    taken_s = await seconds_taken(runtime)
+    assert DEADLINE_S - 0.1 < taken_s < max(DEADLINE_S, ready_s) + within_s
+
+
 async def test_the_deadline_holds_although_the_assembler_is_killed(
     runtime: Runtime, services: Services
 ) -> None:
     first = await services.start("assembler")
-    await tell(runtime, accepted(at=await now(runtime), deadline_s=DEADLINE_S), planned(1))
+    asked_at = await now(runtime)
+    await tell(runtime, accepted(at=asked_at, deadline_s=DEADLINE_S), planned(1))
     await asyncio.sleep(DEADLINE_S - 1)
     first.kill()
     await services.start("assembler")
+    ready_s = await now(runtime) - asked_at
     end = await end_of(runtime, "r1", limit_s=15)
     assert isinstance(end, RequestFailed)
     assert end.error.code == "deadline_exceeded"
-    assert await seconds_taken(runtime) == pytest.approx(DEADLINE_S, abs=ACK_WAIT_S + 1)
+    await ended_when_it_was_due(runtime, ready_s, ACK_WAIT_S + 1)
 
 
 async def test_the_deadline_holds_although_the_assembler_came_late(
     runtime: Runtime, services: Services
 ) -> None:
-    await tell(runtime, accepted(at=await now(runtime), deadline_s=DEADLINE_S), planned(1))
+    asked_at = await now(runtime)
+    await tell(runtime, accepted(at=asked_at, deadline_s=DEADLINE_S), planned(1))
     await asyncio.sleep(3)
     await services.start("assembler")
+    ready_s = await now(runtime) - asked_at
     await end_of(runtime, "r1", limit_s=15)
-    assert await seconds_taken(runtime) == pytest.approx(DEADLINE_S, abs=1.5)
+    await ended_when_it_was_due(runtime, ready_s, 1.5)
 
 
 async def test_a_request_that_ended_before_it_was_accepted_stays_closed(
