@@ -57,15 +57,23 @@ class DirectClient(Client):
         self._direct[subscription_id] = on_message
 
     def write_at_once(self) -> bool:
-        """Write what is buffered; False where that has to wait for the server."""
+        """Write what is buffered; False where that has to wait for the server.
+
+        On a connection that has closed, which nats-py has not noticed yet, nothing is written:
+        it would be lost.
+        """
         transport = self._transport
         if not self.is_connected or not isinstance(transport, TcpTransport):
             return False
         writer = transport._io_writer
-        if writer is None or writer.transport.get_write_buffer_size():
+        if writer is None:
             return False
-        pending, self._pending, self._pending_data_size = self._pending, [], 0
-        writer.writelines(pending)
+        if writer.transport.is_closing():
+            return True  # all of it stays until nats-py has connected anew
+        if writer.transport.get_write_buffer_size():
+            return False
+        writer.writelines(self._pending)
+        self._pending, self._pending_data_size = [], 0
         return True
 
     async def _process_msg(

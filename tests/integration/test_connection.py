@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from nats.aio.msg import Msg
+from nats.aio.transport import TcpTransport
 
 from proto.messages import DecodeNode, NodeSpec, TokensDecoded
 from proto.names import Pool, Subjects
@@ -51,6 +52,27 @@ async def test_a_cancel_that_meets_the_answer_is_heeded(runtime: Runtime) -> Non
     answer.add_done_callback(lambda _: task.cancel())
     _, deaf = await asyncio.wait([task], timeout=2)
     assert not deaf
+
+
+async def test_what_is_published_as_the_connection_closes_arrives_after_the_reconnect(
+    runtime: Runtime, another: Runtime
+) -> None:
+    told: list[Msg] = []
+    await another.connection.hear("told", told.append)
+    await another.connection.api("INFO")
+    back = asyncio.Event()
+    runtime.connection.on_reconnect(back.set)
+    transport = runtime.connection.nc._transport
+    assert isinstance(transport, TcpTransport)
+    assert transport._io_writer
+    runtime.connection.put("told", b"before")
+    transport._io_writer.transport.abort()  # nats-py does not know it yet
+    runtime.connection.put("told", b"after")
+    async with asyncio.timeout(5):
+        await back.wait()
+    await runtime.connection.api("INFO")
+    await another.connection.api("INFO")
+    assert [one.data for one in told] == [b"before", b"after"]
 
 
 @pytest.fixture
