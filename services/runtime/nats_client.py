@@ -3,8 +3,9 @@
 nats-py gives each subscription a queue and a task. Who only looks a message up, or starts a task
 for it, needs neither: a turn of the event loop less in each hop, and a third of the cost of a
 message (ADR 0024). Headers are split as they are: those that reach us were written by programs.
-What was read is cut into messages in one go; whatever else the server says, and the message that
-is not all there yet, are left to nats-py's parser.
+What was read is cut into messages in one go; a message that is not all there yet waits for the
+next read. Whatever else the server says, and a large message that comes in many reads, are left to
+nats-py's parser.
 """
 
 from __future__ import annotations
@@ -16,24 +17,51 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.transport import TcpTransport
-from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
+from nats.protocol.parser import (
+    AWAITING_CONTROL_LINE,
+    AWAITING_MSG_PAYLOAD,
+    CRLF_SIZE,
+    HMSG_RE,
+    MSG_RE,
+    Parser,
+)
 
 from services.runtime.wire import message_at
 
 log = structlog.get_logger()
 
 _NO_STATUS: Final = b"NATS/1.0\r\n"
+#: What is longer goes to nats-py's parser, which puts many reads together without copying.
+_MOST_TAIL_BYTES: Final = 128 * 1024
 
 
 class DirectParser(Parser):
     """Hands on the messages in what was read; nats-py's parser does the rest."""
 
+    def reset(self) -> None:
+        """Forget what was begun: the connection is another."""
+        super().reset()
+        self._tail = b""
+
     async def parse(self, data: bytes = b"") -> None:
         """Take what was read."""
-        if not self.buf and self.state == AWAITING_CONTROL_LINE:
-            data = data[await self._whole_messages(data) :]
-        if data:
-            await super().parse(data)
+        if self.state == AWAITING_MSG_PAYLOAD:
+            missing = self.needed + CRLF_SIZE - len(self.buf)
+            await super().parse(data[:missing])
+            data = data[missing:]
+        if self._tail:
+            data, self._tail = self._tail + data, b""
+        if rest := data[await self._whole_messages(data) :]:
+            await self._parse_rest(rest)
+
+    async def _parse_rest(self, rest: bytes) -> None:
+        if len(rest) <= _MOST_TAIL_BYTES and _is_begun(rest):
+            self._tail = rest
+            return
+        await super().parse(rest)
+        if self.state == AWAITING_CONTROL_LINE and self.buf:
+            self._tail = bytes(self.buf)  # a line, or a message, of which there is only the start
+            self.buf.clear()
 
     async def _whole_messages(self, data: bytes) -> int:
         """Hand on the messages that `data` begins with; return where they end."""
@@ -42,6 +70,13 @@ class DirectParser(Parser):
             sid, subject, reply, head, body, start = message
             await self.nc._process_msg(sid, subject, reply, body, head)
         return start
+
+
+def _is_begun(data: bytes) -> bool:
+    """Whether `data`, which holds no whole message, begins with one; else it may be an error."""
+    if not data.startswith((b"MSG ", b"HMSG ")):
+        return False
+    return b"\r\n" not in data or bool(MSG_RE.match(data) or HMSG_RE.match(data))
 
 
 class DirectClient(Client):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nats.errors import ProtocolError
 from nats.protocol import command
 from nats.protocol.parser import Parser
 
@@ -81,6 +82,55 @@ def test_it_reads_what_nats_py_reads_in_any_chunks(said: list[bytes], sizes: lis
         read().send(None)  # nothing waits
     assert heard.told == theirs.told
     assert len(heard.told) == sum(not one.startswith(b"+OK") for one in said)
+
+
+def test_what_is_cut_by_the_end_of_a_read_is_cut_by_us_all_the_same() -> None:
+    ours = 0
+    heard = _Heard()
+
+    class Counting(DirectParser):
+        async def _whole_messages(self, data: bytes) -> int:
+            nonlocal ours
+            before = len(heard.told)
+            end = await super()._whole_messages(data)
+            ours += len(heard.told) - before
+            return end
+
+    small, large = _sent("", b"", b"x" * 700), _sent("", b"", b"x" * 300_000)
+    said = small * 500 + b"PING\r\n" + large + small * 500
+
+    async def read() -> None:
+        parser = Counting(heard)
+        for start in range(0, len(said), 32 * 1024):
+            await parser.parse(said[start : start + 32 * 1024])
+
+    with pytest.raises(StopIteration):
+        read().send(None)
+    assert len(heard.told) == 1002
+    # All but the large one, and what one read holds of the others after the ping.
+    assert ours >= 1000 - 32 * 1024 // len(small)
+
+
+def test_what_was_begun_is_forgotten_with_the_connection() -> None:
+    heard = _Heard()
+    whole = _sent("", b"", b"x" * 700)
+
+    async def read() -> None:
+        parser = DirectParser(heard)
+        await parser.parse(whole[:300])
+        parser.reset()
+        await parser.parse(whole)
+
+    with pytest.raises(StopIteration):
+        read().send(None)
+    assert len(heard.told) == 1
+
+
+@pytest.mark.parametrize("said", [b"MSG nonsense\r\n", b"nonsense\r\n"])
+def test_what_is_no_message_is_an_error_at_once(said: bytes) -> None:
+    parser = DirectParser(_Heard())
+    with pytest.raises((ProtocolError, ValueError)):
+        parser.parse(said).send(None)
 
 
 @pytest.mark.parametrize(
