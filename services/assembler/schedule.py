@@ -25,6 +25,9 @@ from services.runtime.pool_load import PoolLoad
 #: How much of waiting a token of expected work is worth, in seconds: about what it takes.
 TOKEN_S: Final = 0.025
 
+#: Void entries of a pool that are let be, beside as many as there are nodes held.
+VOID_ENTRIES: Final = 16
+
 Key = tuple[str, int]  # request, node
 
 
@@ -67,6 +70,7 @@ class _Lane:
     of_owner: Counter[str] = field(default_factory=Counter)
     #: Owner → a heap by rank. An entry whose node has gone, or has got another rank, is void.
     queues: dict[str, list[tuple[float, int, Held]]] = field(default_factory=dict)
+    entries: int = 0
 
     def order(self, owner: str) -> tuple[int, float]:
         """Return by what the owners take turns, the smallest first."""
@@ -192,6 +196,7 @@ class Schedule:
             queue = lane.queues[owner]
             while queue:
                 rank, _, held = heapq.heappop(queue)
+                lane.entries -= 1
                 if self._held.get((held.graph.request, held.node)) == (rank, held):
                     return held
             del lane.queues[owner]
@@ -205,15 +210,33 @@ class Schedule:
         if known == (rank, held):
             return
         self._held[key] = (rank, held)
-        queue = self._lanes[held.pool].queues.setdefault(held.owner, [])
+        lane = self._lanes[held.pool]
+        queue = lane.queues.setdefault(held.owner, [])
         heapq.heappush(queue, (rank, next(self._count), held))
+        lane.entries += 1
+        self._tidy(held.pool)
 
     def _drop(self, key: Key) -> None:
         if known := self._held.pop(key, None):
             self._lanes[known[1].pool].held -= 1
+            self._tidy(known[1].pool)
         if gone := self._released.pop(key, None):
             lane = self._lanes[gone[0]]
             lane.released -= 1
             lane.of_owner[gone[1]] -= 1
             if not lane.of_owner[gone[1]]:
                 del lane.of_owner[gone[1]]
+
+    def _tidy(self, pool: Pool) -> None:
+        """Drop the void entries once they are more than half: each keeps a whole graph."""
+        lane = self._lanes[pool]
+        if lane.entries <= 2 * lane.held + (VOID_ENTRIES if lane.held else 0):
+            return
+        lane.queues.clear()
+        lane.entries = lane.held
+        for rank, held in self._held.values():
+            if held.pool == pool:
+                entry = (rank, next(self._count), held)
+                lane.queues.setdefault(held.owner, []).append(entry)
+        for queue in lane.queues.values():
+            heapq.heapify(queue)

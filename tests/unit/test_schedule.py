@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import Counter
 from random import Random
 
@@ -20,7 +22,7 @@ from proto.messages import (
 )
 from proto.names import Pool
 from services.assembler.graph import Graph, Release
-from services.assembler.schedule import Held, Schedule
+from services.assembler.schedule import VOID_ENTRIES, Held, Schedule
 from services.runtime.pool_load import BLIND_S, EXPIRES_S, LoadBoard, PoolLoad
 
 #: Six nodes, of which the fourth needs two and the last needs that.
@@ -274,3 +276,25 @@ def _tell(board: LoadBoard, now_s: float, source: str, slots: int, is_word: bool
         board.heard(word, now_s)
     else:
         board.worked(Pool.LARGE, source, now_s)
+
+
+def test_what_has_ended_is_not_kept_whether_or_not_others_are_held() -> None:
+    schedule = Schedule(1.0)
+    for held_beside in (0, 1):
+        if held_beside:
+            schedule.hold(Held(graph("stays"), 1, Pool.LARGE, 0.0, _nothing))
+        ended = []
+        for number in range(100):
+            one = graph(f"r{number}")
+            ended.append(weakref.ref(one))
+            schedule.hold(Held(one, 1, Pool.LARGE, 0.0, _nothing))
+            schedule.forget(f"r{number}")
+            del one
+        gc.collect()
+        kept = sum(one() is not None for one in ended)
+        assert kept <= held_beside * (VOID_ENTRIES + 1)
+    assert [one.graph.request for one in schedule.take(Pool.LARGE, PoolLoad())] == ["stays"]
+
+
+def _nothing(_: Release) -> None:
+    pass
