@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -27,13 +28,15 @@ PROVISION_PAUSE_S: Final = 0.5
 #: New objects, less those gone, after which the youngest are looked at for garbage.
 COLLECT_AFTER: Final = 10_000
 PROVISION_SAY_EVERY: Final = 20
+#: Containers may have the same host name, and the same process id in each.
+_MARK: Final = secrets.token_hex(2)
 
 
 class Process:
     """This process: its name, whether it is to stop, its tasks and its connection.
 
     Args:
-        name: the service's name; with host and process id it names this replica.
+        name: the service's name; with host, process id and a random mark it names this replica.
         settings: the service's settings.
     """
 
@@ -124,7 +127,7 @@ class Process:
 
 def replica_of(name: str) -> str:
     """Return the name of this process, among all of its service."""
-    return f"{name}-{socket.gethostname()}-{os.getpid()}"
+    return f"{name}-{socket.gethostname()}-{os.getpid()}-{_MARK}"
 
 
 def run(name: str, settings: ServiceSettings, serve: Callable[[Process], Awaitable[None]]) -> int:

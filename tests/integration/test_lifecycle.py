@@ -100,6 +100,16 @@ def test_a_service_without_engines_says_which_variable_is_missing(service: str) 
     assert "Traceback" not in done.stderr
 
 
+def test_two_processes_never_have_one_name_though_host_and_process_id_are_the_same() -> None:
+    code = (
+        "import os; os.getpid = lambda: 1\n"
+        "from services.runtime.lifecycle import replica_of; print(replica_of('planner'))"
+    )
+    argv = [sys.executable, "-c", code]
+    names = {subprocess.run(argv, capture_output=True, check=True).stdout for _ in range(2)}
+    assert len(names) == 2
+
+
 def test_a_health_port_that_is_taken_is_named() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
