@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from services.runtime import logs
 from services.runtime.connection import Connection
 from services.runtime.credentials import Access
 from services.runtime.facts import EventLog
@@ -57,6 +58,12 @@ class Runtime:
     connection: Connection
     publisher: DurablePublisher
     events: EventLog
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command runs in this process: it leaves no logger that writes where its output went."""
+    monkeypatch.setattr(logs, "configure", lambda *_, **__: None)
 
 
 @pytest.fixture

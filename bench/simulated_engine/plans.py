@@ -42,7 +42,8 @@ def write(messages: Sequence[str], random: Random) -> str:
     if messages[0].startswith(_AMEND_MARK):
         return _amendment(messages[-1], random)
     if found := _GO_ON.search(messages[-1]):
-        return _rest(int(found[1]), random)
+        shape, _, _ = messages[-2].partition("\n")
+        return _rest(shape, int(found[1]), random)
     forced = _FORCED.search(messages[-1])
     shape = forced[1] if forced else _drawn_shape(random)
     if shape == "direct":
@@ -63,9 +64,9 @@ def _drawn_shape(random: Random) -> str:
     return random.choices(list(_SHAPES), list(_SHAPES.values()))[0]
 
 
-def _rest(first: int, random: Random) -> str:
+def _rest(shape: str, first: int, random: Random) -> str:
     last = max(random.randint(*_NODES), first - 1)
-    return "\n".join([*_lines("graph", first, last, random), "end"])
+    return "\n".join([*_lines(shape, first, last, random), "end"])
 
 
 def _lines(shape: str, first: int, last: int, random: Random) -> list[str]:

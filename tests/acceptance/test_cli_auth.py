@@ -26,6 +26,8 @@ from skelgraph.auth.certificates import hosts_of
 from skelgraph.auth.permissions import SERVICES, SYSTEM
 from skelgraph.local.nats import NatsServer
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 #: A command in this process: the same program as in the shell, without a second for its imports.
 Auth = Callable[..., typer.testing.Result]
 
@@ -139,9 +141,9 @@ def test_the_servers_certificate_is_renewed_for_the_same_hosts_once_it_is_warned
     auth: Auth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, certificate = tmp_path / "keys", tmp_path / "keys" / "tls" / "server.crt"
-    monkeypatch.setattr(certificates, "LEAF_DAYS", auth_commands.SOON_DAYS - 5)
-    assert auth("init", folder, "--tls", "server", "--host", "nats.example.org").exit_code == 0
-    monkeypatch.undo()
+    with monkeypatch.context() as aged:
+        aged.setattr(certificates, "LEAF_DAYS", auth_commands.SOON_DAYS - 5)
+        assert auth("init", folder, "--tls", "server", "--host", "nats.example.org").exit_code == 0
     before = certificate.read_bytes()
     assert "the certificate of server ends in 39 days" in auth("list", folder).stderr
     done = auth("rotate", "server", folder)

@@ -197,8 +197,7 @@ def _descriptors() -> int:
 )
 async def test_streams_leave_neither_memory_nor_connections_behind(streams: int) -> None:
     with simulated_engine("--profile", "no-op") as engine:
-        client = EngineClient(engine.url)
-
+        client = EngineClient(engine.url, limits=EngineLimits(connect_s=30))
         short = ask("Why?", max_tokens=2)
 
         async def some(number: int) -> None:

@@ -34,6 +34,8 @@ from bench.questions import Question
 from proto.errors import InvalidRequest
 from tests.unit.evaluated import record, recorded
 
+pytestmark = pytest.mark.usefixtures("in_process")
+
 VERDICTS: tuple[Verdict, ...] = ("A", "B", "tie")
 
 
