@@ -199,8 +199,9 @@ class LocalStack:
             async with asyncio.TaskGroup() as group:
                 for child in children:
                     group.create_task(self._up(child), name=f"start {child.spec.name}")
-        except* LocalStackError as failures:
-            raise failures.exceptions[0] from None
+        except ExceptionGroup as failures:
+            ours = failures.subgroup(LocalStackError)
+            raise (ours or failures).exceptions[0] from None
 
     async def _all_down(self, children: Iterable[Child]) -> None:
         async with asyncio.TaskGroup() as group:

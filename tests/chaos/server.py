@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 import socket
 import urllib.request
 from collections import Counter
@@ -19,6 +20,7 @@ from tests.chaos.stack import PARTITIONS, Nats, Stack
 #: Connections of the harness itself: what sends the load, and what reads the facts.
 OWN: Final = ("skelgraph-client", "chaos-tail")
 _NO_MESSAGE: Final = 10037
+_MARK: Final = re.compile(r"(?<=[0-9])-[0-9a-f]{4}$")
 
 
 def expected_connections(stack: Stack) -> set[str]:
@@ -38,7 +40,11 @@ async def connected(stack: Stack) -> dict[str, int]:
 def _names_at(monitor_url: str) -> list[str]:
     with urllib.request.urlopen(f"{monitor_url}/connz?limit=4096", timeout=5) as reply:
         told: dict[str, Any] = json.load(reply)
-    return [one.get("name") or f"nameless, port {one['port']}" for one in told["connections"]]
+    # Without the mark at the end by which a process differs from all of its host and id.
+    return [
+        _MARK.sub("", one.get("name", "")) or f"nameless, port {one['port']}"
+        for one in told["connections"]
+    ]
 
 
 async def consumers_left(connection: Connection) -> list[str]:
