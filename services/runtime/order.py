@@ -24,6 +24,8 @@ from proto.messages import (
     Preview,
     TokensDecoded,
 )
+from services.runtime import sentences
+from services.runtime.fences import fence_after
 
 #: `live`: text as it comes; `tokens`: whole sentences and lines as they come; `nodes`: whole
 #: nodes; `whole`: all at the end.
@@ -33,15 +35,13 @@ Grain = Literal["live", "tokens", "nodes", "whole"]
 #: from here on `live` holds back what `tokens` does. Longer than most sentences.
 NEAR_LIMIT_TOKENS: Final = 64
 
-# A subset of what the worker takes for an end when it trims a text (services/worker/text.py);
-# a test feeds both with the same streams.
-_SENTENCE: Final = re.compile(r"[.!?…]+[\"'”’»)\]*_]*(?=\s)")
+# With sentences and code blocks, a subset of what the worker takes for an end when it trims a text
+# (services/worker/text.py); a test feeds both with the same streams.
 _LIST_LINE: Final = re.compile(r"[ \t]*(?:[-*+•]|\d+[.)])[ \t]*\S[^\n]*(?=\n)")
 _ROW: Final = re.compile(r"[ \t]*\|")
 #: Rows of a table's head: without one below it, it may be trimmed.
 _HEAD_ROWS: Final = 2
 _BARE_MARKER: Final = re.compile(r"[ \t]*(?:[-*+•]|\d+[.)])[*_]*\s*\Z")
-_FENCE: Final = re.compile(r"[ \t]*(`{3,}|~{3,})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ class Settling:
     def __init__(self) -> None:
         self._start = 0  # of the first line that is not whole
         self._end = 0
-        self._fence = ""
+        self._fence: str | None = None
         self._rows = 0  # of a table, so far
 
     def end(self, text: str) -> int:
@@ -117,30 +117,24 @@ class Settling:
             self._start = newline + 1
         return self._after(text[self._start :])[0] if self._start < len(text) else self._end
 
-    def _after(self, line: str) -> tuple[int, str]:
+    def _after(self, line: str) -> tuple[int, str | None]:
         """Return where the settled part ends after `line`, and the code block open then."""
-        here = _FENCE.match(line)
-        if self._fence or here:
-            fence, last = _fence_after(line, here, self._fence), len(line.rstrip())
+        fence = fence_after(line, self._fence)
+        if self._fence or fence:
+            is_decided = self._fence or line.endswith("\n")  # a backtick may follow
+            last = len(line.rstrip()) if is_decided else 0
         elif _ROW.match(line):
             whole = line.endswith("\n") and self._rows > _HEAD_ROWS
-            fence, last = "", len(line.rstrip()) if whole else 0
+            last = len(line.rstrip()) if whole else 0
         else:
-            fence, last = "", _last_end(line)
+            last = _last_end(line)
         return (self._start + last if last else self._end), fence
-
-
-def _fence_after(line: str, here: re.Match[str] | None, opened: str) -> str:
-    """Return the marker of the code block that is open after `line`, if one is."""
-    if not opened:
-        return here[1] if here else ""
-    closes = here is not None and here[1].startswith(opened) and line.strip() == here[1]
-    return "" if closes else opened
 
 
 def _last_end(line: str) -> int:
     """Return where the last whole sentence or list line ends in `line`; 0 if there is none."""
-    ends = [match.end() for match in _SENTENCE.finditer(line)]
+    # A preview never ends with spaces: what follows a sentence is known, or nothing does.
+    ends = [end for end in sentences.ends(line) if line[end : end + 1].isspace()]
     if listed := _LIST_LINE.match(line):
         ends.append(len(listed[0].rstrip()))
     return max((end for end in ends if not _BARE_MARKER.match(line[:end])), default=0)

@@ -16,6 +16,7 @@ from typing import Final
 
 from proto.messages import FinishReason, NodeSpec
 from services.runtime import sentences
+from services.runtime.fences import FENCE, fence_after
 from services.worker.headings import Heading, heading, others
 
 _LIST_LINE: Final = re.compile(r"^[ \t]*(?:[-*+•]|\d+[.)])[ \t]*\S[^\n]*(?=\n)", re.MULTILINE)
@@ -23,8 +24,6 @@ _TABLE: Final = re.compile(r"(?:^[ \t]*\|[^\n]*(?:\n|\Z))+", re.MULTILINE)
 #: A table without a row below its head is none.
 _HEAD_ROWS: Final = 2
 _BARE_MARKER: Final = re.compile(r"(?:^|\n)[ \t]*(?:[-*+•]|\d+[.)])[*_]*\s*\Z")
-#: A line that opens or closes a code block; one with a further backtick is code within a line.
-_FENCE: Final = re.compile(r"^[ \t]*(`{3,}(?=[^`\n]*$)|~{3,})[^\n]*$", re.MULTILINE)
 _CHAR_OR_SPACES: Final = re.compile(r"\s+|\S")
 
 
@@ -107,7 +106,7 @@ class TextFilter:
             kept += line if self._fence else self._kept(line)
             self._last += line
             if line.endswith("\n") and not self._over:
-                self._fence = _fence_after(self._last, self._fence)
+                self._fence = fence_after(self._last, self._fence)
                 self._last = self._line = ""
         return kept
 
@@ -150,24 +149,14 @@ def _fences(text: str) -> Iterator[tuple[int, int, str]]:
     """Yield start, end and marker of each code block; an open one ends beyond the text."""
     start = 0
     opened: str | None = None
-    for line in _FENCE.finditer(text):
-        before, opened = opened, _fence_after(line[0], opened)
+    for line in FENCE.finditer(text):
+        before, opened = opened, fence_after(line[0], opened)
         if opened and not before:
             start = line.start()
         elif before and not opened:
             yield start, line.end(), before
     if opened:
         yield start, len(text) + 1, opened
-
-
-def _fence_after(line: str, opened: str | None) -> str | None:
-    """Return the marker of the code block that is open after `line`, if `opened` was before it."""
-    fence = _FENCE.match(line)
-    if fence is None:
-        return opened
-    if opened is None:
-        return fence[1]
-    return None if fence[1].startswith(opened) and line.strip() == fence[1] else opened
 
 
 def _open_fence(text: str) -> str | None:

@@ -163,6 +163,9 @@ PIECES = st.lists(
             "é!",
             "** ",
             ") ",
+            "a. ",
+            "So. ",
+            "```x` ",
         ]
     ),
     min_size=1,
@@ -371,6 +374,11 @@ def test_a_fallback_before_any_text_is_printed_as_it_is(grain: Grain) -> None:
         ("- item one\n- item", "- item one"),
         ("Code:\n```\nx = 1", "Code:\n```\nx = 1"),
         ("```\nx\n```\nNot yet", "```\nx\n```"),
+        ("Done. See e.g. Rome", "Done."),
+        ("Done. Acme Inc. was", "Done."),
+        ("Done. Then! \n", "Done. Then!"),
+        ("Done. Or\n```x", "Done."),
+        ("Done. Or\n```x` is", "Done."),
     ],
 )
 def test_only_what_cannot_be_trimmed_any_more_is_settled(text: str, stays: str) -> None:
