@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from contextlib import suppress
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -12,6 +11,7 @@ from bench.simulated_engine.core import Core
 from bench.simulated_engine.exchange import Cut, Exchange
 from bench.simulated_engine.faults import Fault
 from bench.simulated_engine.jobs import Job
+from services.runtime.waits import until_set
 
 KEEP_ALIVE: Final = b":\n\n"
 _GARBAGE: Final = b'\x00\xff\xfedata: {"choices": [{"del\n\ndata: {not json\n\n'
@@ -140,9 +140,7 @@ class Play:
     async def _keep_silent(self) -> None:
         signs = self._fault is not None and self._fault.kind == "keep_alive"
         silence_s = self._core.options.keep_alive_s * self._core.options.time_scale
-        with suppress(TimeoutError):
-            async with asyncio.timeout(silence_s if signs else None):
-                await self._exchange.departure.wait()
+        await until_set(self._exchange.departure, silence_s if signs else None)
         if not self._exchange.gone:
             await self._exchange.write(KEEP_ALIVE)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 from typing import Final
 
@@ -18,6 +17,7 @@ from services.assembler.partition import Partition
 from services.assembler.shares import Moves, Shares
 from services.runtime import metrics
 from services.runtime.connection import Connection
+from services.runtime.waits import Beat
 
 log = structlog.get_logger()
 
@@ -43,7 +43,7 @@ class Sharing:
         self._partitions = partitions
         self._shares = shares
         self._source = source
-        self._changed = asyncio.Event()
+        self._beat = Beat(TELL_EVERY_S, COALESCE_S)
         self._leaving = False
 
     async def open(self) -> None:
@@ -56,13 +56,9 @@ class Sharing:
     async def run(self) -> None:
         """Take, let go and tell, for ever."""
         while not self._leaving:
-            self._changed.clear()
             self._move(self._shares.moves(self._owned(), self._asked(), _now_s()))
             await self._tell()
-            await asyncio.sleep(COALESCE_S)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(TELL_EVERY_S - COALESCE_S):
-                    await self._changed.wait()
+            await self._beat.next()
 
     async def close(self) -> None:
         """Tell that we leave, and let everything go."""
@@ -94,7 +90,7 @@ class Sharing:
             log.warning("claims_unreadable", error=error.message)
             return
         if self._shares.heard(word, _now_s()):
-            self._changed.set()
+            self._beat.changed()
 
     async def _tell(self) -> None:
         owned, asked = (set(), set()) if self._leaving else (self._owned(), self._asked())

@@ -21,6 +21,7 @@ from services.gateway.errors import ShuttingDown
 from services.gateway.tail import Tail
 from services.runtime.connection import Connection
 from services.runtime.facts import EventLog, StoredFact
+from services.runtime.waits import until_set
 
 log = structlog.get_logger()
 
@@ -60,9 +61,7 @@ class Following(Generic[P]):
         """
         if not self._waiting and not self._closed:
             self._stirred.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s):
-                    await self._stirred.wait()
+            await until_set(self._stirred, timeout_s)
         taken, self._waiting = self._waiting, []
         if self._closed and not taken:
             raise ShuttingDown

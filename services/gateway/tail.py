@@ -18,8 +18,8 @@ from proto.errors import QueueUnavailable
 from proto.names import Subjects, request_and_kind_of
 from services.gateway.accounts import MINUTE_S, Accounts
 from services.runtime.connection import Connection
-from services.runtime.fact_reader import PAUSE_S, LogEntry, LogReader, fact_of, stored_entries
-from services.runtime.facts import StoredFact
+from services.runtime.fact_reader import PAUSE_S, LogReader, stored_entries
+from services.runtime.facts import LogEntry, StoredFact, fact_of
 
 log = structlog.get_logger()
 

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
@@ -20,12 +19,12 @@ import nats.errors
 import structlog
 from nats.aio.msg import Msg
 
-from proto.errors import MalformedMessage, QueueUnavailable
+from proto.errors import QueueUnavailable
 from proto.names import ANY_FACT, STREAM_SUBJECTS, Stream, Subjects
-from services.runtime.clock import epoch
 from services.runtime.connection import Connection, Json
 from services.runtime.direct import direct_get
-from services.runtime.facts import EventLog, StoredFact, fact_at, stored_fact
+from services.runtime.facts import EventLog, LogEntry, StoredFact, entry_of, seq_of, stored_fact
+from services.runtime.waits import until_set
 
 log = structlog.get_logger()
 
@@ -40,25 +39,6 @@ CHECK_S: Final = 5.0
 SOON_S: Final = 0.25
 #: Wait before asking again while JetStream is not there, or a replica lags behind.
 PAUSE_S: Final = 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class LogEntry:
-    """A message of the event log.
-
-    Args:
-        subject: under which it is stored.
-        data: the body.
-        headers: its headers, with what the server says of it.
-        stream_seq: its position.
-        stored_at: when it was stored, in seconds since the epoch.
-    """
-
-    subject: str
-    data: bytes
-    headers: dict[str, str]
-    stream_seq: int
-    stored_at: float
 
 
 class LogReader:
@@ -100,18 +80,16 @@ class LogReader:
             while True:
                 await self._catch_up()
                 self._stirred.clear()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(CHECK_S if self._in_step else PAUSE_S):
-                        await self._stirred.wait()
+                await until_set(self._stirred, CHECK_S if self._in_step else PAUSE_S)
         finally:
             self._connection.forget(self._stir)
             await _leave(heard.unsubscribe)
 
     def _heard(self, message: Msg) -> None:
-        if self._in_step and _seq(message) == self.last_seq + 1:
-            self._hand_out(_entry(message))
+        if self._in_step and seq_of(message) == self.last_seq + 1:
+            self._hand_out(entry_of(message))
             return
-        if _seq(message) <= self.last_seq:
+        if seq_of(message) <= self.last_seq:
             return
         if len(self._early) >= MAX_EARLY:
             self._early.clear()
@@ -134,8 +112,8 @@ class LogReader:
         except QueueUnavailable as error:
             log.info("reader_waits_for_nats", reader=self._name, error=error.message)
             return
-        while self._early and _seq(self._early[0]) <= self.last_seq + 1:
-            self._hand_out(_entry(self._early.popleft()))
+        while self._early and seq_of(self._early[0]) <= self.last_seq + 1:
+            self._hand_out(entry_of(self._early.popleft()))
         # What is left was said of a log that the replica we asked does not have yet.
         self._in_step = not self._early
         if self._in_step:
@@ -187,7 +165,8 @@ class FactReader:
         try:
             while True:
                 wait_s = wait_s if await self._catch_up() else PAUSE_S
-                await self._waited(wait_s)
+                await until_set(self._stirred, wait_s)
+                self._stirred.clear()
                 wait_s = CHECK_S
         finally:
             self._connection.forget(self._stirred.set)
@@ -216,12 +195,6 @@ class FactReader:
             self._hand_out(stored)
         return True
 
-    async def _waited(self, limit_s: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit_s):
-                await self._stirred.wait()
-        self._stirred.clear()
-
     def _hand_out(self, stored: StoredFact) -> None:
         if stored.stream_seq not in self._seen:
             self._seen.add(stored.stream_seq)
@@ -249,35 +222,10 @@ async def stored_entries(
         query = begin | {"next_by_subj": subjects, "batch": BATCH, "max_bytes": BATCH_BYTES}
         messages, ending = await direct_get(connection, Stream.EVENTS, query)
         for message in messages:
-            yield _entry(message)
+            yield entry_of(message)
         if not messages or not int((ending.headers or {}).get("Nats-Num-Pending", 0)):
             return
-        begin = {"seq": _seq(messages[-1]) + 1}
-
-
-def fact_of(entry: LogEntry) -> StoredFact | None:
-    """Return the fact; None for one that cannot be read, of a newer version perhaps."""
-    try:
-        fact = fact_at(entry.subject, entry.data)
-    except MalformedMessage as error:
-        log.warning("fact_unreadable", subject=entry.subject, error=error.message)
-        return None
-    return StoredFact(fact, entry.stream_seq, entry.stored_at, entry.headers)
-
-
-def _seq(message: Msg) -> int:
-    return int((message.headers or {})["Nats-Sequence"])
-
-
-def _entry(message: Msg) -> LogEntry:
-    headers = message.headers or {}
-    return LogEntry(
-        headers["Nats-Subject"],
-        message.data,
-        headers,
-        _seq(message),
-        epoch(headers["Nats-Time-Stamp"]),
-    )
+        begin = {"seq": seq_of(messages[-1]) + 1}
 
 
 async def _leave(unsubscribe: Callable[[], Awaitable[None]]) -> None:

@@ -70,6 +70,25 @@ def subject_of(fact: Fact, subjects: Subjects) -> str:
             return subjects.end(fact.request)
 
 
+@dataclass(frozen=True, slots=True)
+class LogEntry:
+    """A message of the event log.
+
+    Args:
+        subject: under which it is stored.
+        data: the body.
+        headers: its headers, with what the server says of it.
+        stream_seq: its position.
+        stored_at: when it was stored, in seconds since the epoch.
+    """
+
+    subject: str
+    data: bytes
+    headers: dict[str, str]
+    stream_seq: int
+    stored_at: float
+
+
 #: A fact's place among those of its request is the same however many partitions there are.
 _PLACES: Final = Subjects(1)
 
@@ -181,7 +200,7 @@ class EventLog:
             QueueUnavailable: NATS does not answer.
         """
         last = await get_last(self._connection, Stream.EVENTS, self.subjects.facts_of(request))
-        return int((last.headers or {})["Nats-Sequence"]) if last else 0
+        return seq_of(last) if last else 0
 
     async def check(self) -> None:
         """Return if the log is there, or nobody knows.
@@ -249,17 +268,33 @@ def _request_in(end: bytes) -> object:
     return said.get("request") if isinstance(said, dict) else None
 
 
-def stored_fact(message: Msg) -> StoredFact | None:
-    """Return the fact; None for one of a kind that only a newer version knows."""
+def seq_of(message: Msg) -> int:
+    """Return the position of a message of the log that was read, or said as it was stored."""
+    return int((message.headers or {})["Nats-Sequence"])
+
+
+def entry_of(message: Msg) -> LogEntry:
+    """Return a message of the log that was read, or said as it was stored."""
     headers = message.headers or {}
-    try:
-        fact = fact_at(headers["Nats-Subject"], message.data)
-    except MalformedMessage as error:
-        log.warning("fact_unreadable", subject=headers.get("Nats-Subject"), error=error.message)
-        return None
-    return StoredFact(
-        fact,
-        int(headers["Nats-Sequence"]),
-        epoch(headers["Nats-Time-Stamp"]),
+    return LogEntry(
+        headers["Nats-Subject"],
+        message.data,
         headers,
+        seq_of(message),
+        epoch(headers["Nats-Time-Stamp"]),
     )
+
+
+def fact_of(entry: LogEntry) -> StoredFact | None:
+    """Return the fact; None for one that cannot be read, of a newer version perhaps."""
+    try:
+        fact = fact_at(entry.subject, entry.data)
+    except MalformedMessage as error:
+        log.warning("fact_unreadable", subject=entry.subject, error=error.message)
+        return None
+    return StoredFact(fact, entry.stream_seq, entry.stored_at, entry.headers)
+
+
+def stored_fact(message: Msg) -> StoredFact | None:
+    """Return the fact that `message` is, as `fact_of`."""
+    return fact_of(entry_of(message))

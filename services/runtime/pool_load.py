@@ -7,7 +7,6 @@ heard. Words may be lost: whoever reads them must be right, if slower, without.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from proto.errors import MalformedMessage
 from proto.messages import LoadAnnounced
 from proto.names import ANY_LOAD, Pool, Subjects
 from services.runtime.connection import Connection
+from services.runtime.waits import Beat
 
 log = structlog.get_logger()
 
@@ -148,21 +148,17 @@ class LoadAnnouncer:
     ) -> None:
         self._connection = connection
         self._words = words
-        self._changed = asyncio.Event()
+        self._beat = Beat(ANNOUNCE_EVERY_S, COALESCE_S)
 
     def changed(self) -> None:
         """Say it soon."""
-        self._changed.set()
+        self._beat.changed()
 
     async def run(self) -> None:
         """Say it, for ever."""
         while True:
-            self._changed.clear()
             await self.say()
-            await asyncio.sleep(COALESCE_S)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(ANNOUNCE_EVERY_S - COALESCE_S):
-                    await self._changed.wait()
+            await self._beat.next()
 
     async def say(self) -> None:
         """Say it now."""

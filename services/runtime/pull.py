@@ -24,6 +24,7 @@ from nats.aio.subscription import Subscription
 from proto.names import Header
 from services.runtime.clock import in_seconds
 from services.runtime.connection import Connection, Json
+from services.runtime.waits import until_set
 
 log = structlog.get_logger()
 
@@ -259,9 +260,7 @@ class ConsumerPull:
                     await asyncio.sleep(MISSING_PAUSE_S)
                     self._missing = False
                 await self._pull(missing)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._next_expiry_s()):
-                    await self._changed.wait()
+            await until_set(self._changed, self._next_expiry_s())
 
     async def _pull(self, count: int) -> None:
         pull = f"{self._inbox}.{next(self._ids)}"

@@ -14,8 +14,8 @@ import httpx2
 from proto.messages import DeadLetter
 from proto.names import STREAM_SUBJECTS, Stream
 from services.runtime.connection import Connection
-from services.runtime.fact_reader import fact_of, stored_entries
-from services.runtime.facts import StoredFact
+from services.runtime.fact_reader import stored_entries
+from services.runtime.facts import StoredFact, fact_of
 from services.runtime.streams import StreamLimits, consumer_configs
 from tests.chaos.calls import EngineCall, Span, note_attempts, read_calls
 from tests.chaos.kinds import Fault

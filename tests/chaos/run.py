@@ -15,8 +15,8 @@ from typing import Final
 
 from services.runtime.client import Client
 from services.runtime.connection import Connection
-from services.runtime.fact_reader import LogEntry, LogReader, fact_of
-from services.runtime.facts import StoredFact
+from services.runtime.fact_reader import LogReader
+from services.runtime.facts import LogEntry, StoredFact, fact_of
 from services.runtime.opening import open_client
 from tests.chaos.checks import audit
 from tests.chaos.evidence import Evidence, Gatherer
