@@ -60,8 +60,6 @@ class Method:
         )
 
 
-_BY_SMALL: Final = ("small", "draft")
-
 #: Texts with spaces between their words have 4 to 8 characters a word, German ones included.
 _MOST_CHARS_A_WORD: Final = 12
 

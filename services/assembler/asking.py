@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Final
 
 from nats.aio.msg import Msg
 
@@ -36,10 +35,7 @@ from services.runtime import metrics
 from services.runtime.client import Client
 from services.runtime.ends import Ends
 from services.runtime.pull import traceparent_of
-from services.runtime.room import Room
-
-#: When a caller that found no room to wait may try again; another assembler may have some.
-FULL_RETRY_S: Final = 1.0
+from services.runtime.room import FULL_RETRY_S, Room
 
 
 class Asking:

@@ -22,7 +22,7 @@ from proto.errors import Busy, MessageTooLarge, SkelgraphError
 from proto.messages import ErrorInfo
 from proto.names import Header, may_take_replies, of_tenant, split_tenant
 from services.runtime.connection import Connection
-from services.runtime.room import Room
+from services.runtime.room import FULL_RETRY_S, Room
 
 log = structlog.get_logger()
 
@@ -31,8 +31,6 @@ Handler = Callable[[Msg], Awaitable[bytes]]
 #: Commands of one kind answered at once, and that wait for their turn; further ones are refused.
 MOST: Final = 64
 MOST_QUEUED: Final = 1000
-#: When a caller whose command found no place may try again.
-FULL_RETRY_S: Final = 1.0
 #: An error in a header is one line of at most this size.
 MAX_ERROR_CHARS: Final = 300
 

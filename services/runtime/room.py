@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Final
+
+#: When a caller that found no place may try again; another process may have one.
+FULL_RETRY_S: Final = 1.0
 
 
 class Room:

@@ -165,7 +165,6 @@ class WorkLoop:
         #: What came without a free slot.
         self._surplus = Surplus(self._no_slot)
         self._refusing: set[asyncio.Task[None]] = set()
-        self._running_of: Counter[str] = Counter()
         #: Whether more waited behind the last message that came.
         self._is_backlog = False
         self._changed = asyncio.Event()
@@ -311,16 +310,19 @@ class WorkLoop:
 
     def _begin_surplus(self) -> None:
         """Begin what has been kept, by turns, the most urgent first."""
-        while self._free > 0 and (delivery := self._surplus.next(self._running_of)):
+        while self._free > 0 and (delivery := self._surplus.next(self._running_of())):
             self._marks.release(delivery)
             if is_ours(delivery, self._ack_wait_s):
                 self._begin(delivery)
+
+    def _running_of(self) -> Counter[str]:
+        """How many messages of each owner are worked on; asked for only while some are kept."""
+        return Counter(job.owner for job in self._running.values()) if self._surplus else Counter()
 
     def _begin(self, delivery: Delivery) -> None:
         received_at = self._clock.now()
         job = Job(delivery, self._ack_wait_s, received_at, self._slot_free_since)
         job.owner = self._owner_of(delivery)
-        self._running_of[job.owner] += 1
         self._marks.hold(delivery)
         task = asyncio.create_task(self._work(job), name=f"{self._kind} {delivery.subject}")
         self._running[task] = job
@@ -356,7 +358,6 @@ class WorkLoop:
         if len(self._running) == self._slots:
             self._slot_free_since = self._clock.now()
         job = self._running.pop(task)
-        self._running_of[job.owner] -= 1
         if self._jobs.get(job.delivery.stream_seq) == (task, job):
             del self._jobs[job.delivery.stream_seq]
         self._begin_surplus()

@@ -21,8 +21,6 @@ from skelgraph.auth.nkeys import KeyPair
 _VERSION: Final = 2
 #: Without a limit; NATS takes 0 for "none at all".
 UNLIMITED: Final = -1
-#: All users of an account.
-EVERYBODY: Final = "*"
 
 
 @dataclass(frozen=True, slots=True)
