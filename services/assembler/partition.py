@@ -106,6 +106,8 @@ class Partition:
         self._taken_at_seq = 0
         #: Whether we ask for its events.
         self.is_asked = False
+        #: Whether what comes is taken: as long as we ask, and until what that brought is forgotten.
+        self._takes = False
         self._going: asyncio.Task[None] | None = None
         self.pull = ConsumerPull(
             ledger.connection,
@@ -145,7 +147,7 @@ class Partition:
 
     def take(self) -> None:
         """Ask for events; they come while the partition is pinned to us."""
-        self.is_asked = True
+        self.is_asked = self._takes = True
         self._want()
 
     def leave(self) -> None:
@@ -170,6 +172,7 @@ class Partition:
         held = [one.accepted for one in self._open.values() if one.accepted]
         held += [event.delivery for event in self._handling]
         self._forget_all()
+        self._takes = self.is_asked
         pin, self.pull.pin = self.pull.pin, None
         if pin:
             # A successor need not wait for our silence, nor for the ack wait of what we hold.
@@ -222,6 +225,13 @@ class Partition:
         self._count_open()
 
     def _received(self, delivery: Delivery) -> None:
+        if not self._takes:
+            # It lay here while this process stood still. Taken, it would be held for ever: who
+            # does not ask is not told that somebody else has the partition.
+            log.info("event_came_late", partition=self.number, subject=delivery.subject)
+            self.pull.pin = None
+            delivery.nak_soon()
+            return
         try:
             self._receive(delivery)
         except Exception as error:

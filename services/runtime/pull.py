@@ -122,6 +122,11 @@ class Delivery:
         delay = b' {"delay": %d}' % int(delay_s * 1e9) if delay_s else b""
         await self._say(b"-NAK" + delay)
 
+    def nak_soon(self) -> None:
+        """Do as `nak`, with this turn of the event loop."""
+        if self._connection.is_connected:
+            self._connection.put(self._msg.reply, b"-NAK")
+
     async def in_progress(self) -> None:
         """It is being worked on: start its ack wait anew."""
         if self._connection.is_connected:

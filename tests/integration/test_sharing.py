@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -13,7 +13,7 @@ import pytest
 
 from proto.codec import decode
 from proto.messages import AnswerAssembled, DecodeNode, Fact
-from proto.names import Band, Pool, Stream, node_consumer
+from proto.names import Band, Pool, Stream, node_consumer, partition_of
 from services.runtime import metrics
 from services.runtime.clock import ServerClock
 from services.runtime.pull import ConsumerPull, Delivery
@@ -101,9 +101,7 @@ async def many(nats_server: object) -> AsyncIterator[Runtime]:
 
 async def until_owned(there: Sequence[Assembler], *counts: int, limit_s: float = 20) -> None:
     """Return when so many partitions are pinned to each of the assemblers, in any order."""
-    async with asyncio.timeout(limit_s):
-        while sorted(one.owned for one in there) != sorted(counts):  # noqa: ASYNC110  # no signal
-            await asyncio.sleep(0.02)
+    await until(lambda: sorted(one.owned for one in there) == sorted(counts), limit_s)
 
 
 def given() -> float:
@@ -136,3 +134,29 @@ async def test_every_request_is_done_once_while_assemblers_come_and_go(many: Run
     assert given() - before == 2
     assert set(load.handed_over.values()) == {1}
     assert len(load.handed_over) == len(NEEDS) * len(load.requests)
+
+
+async def test_what_comes_after_a_partition_was_let_go_is_given_back(many: Runtime) -> None:
+    url, request = many.server.url, "r1"
+    number = partition_of(request, PARTITIONS)
+    clock = ServerClock()
+    await clock.sync(many.connection)
+    await many.events.append(accepted(request, at=clock.now()))
+    async with assembler(url, "a", partitions=PARTITIONS) as first:
+        partition = first.partitions[number]
+        await until(lambda: partition.open_requests == 1)
+        await first.leave()
+        await partition.pull.start()
+        # As what lay in the socket of a process that stood still: asked for before.
+        await partition.pull._pull(1)
+        await until(lambda: not partition.pull.due)
+        assert partition.open_requests == 0
+        async with assembler(url, "b", partitions=PARTITIONS) as second:
+            await until(lambda: second.partitions[number].open_requests == 1)
+
+
+async def until(holds: Callable[[], bool], limit_s: float = 20) -> None:
+    """Return when it holds."""
+    async with asyncio.timeout(limit_s):
+        while not holds():  # noqa: ASYNC110  # no signal
+            await asyncio.sleep(0.02)
