@@ -159,27 +159,28 @@ class Partition:
             self._going.add_done_callback(self._effect_done)
 
     async def _let_go(self) -> None:
-        """Finish what is on its way, and give back what is open."""
-        ran_out = False
-        while not ran_out:
-            ran_out = await self.pull.run_out()
-            if self.is_asked:
-                self._want()
-                return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(DRAIN_S):
-                await self._drained()
+        """Finish what is on its way, and give back what is open, until nothing is, or we ask."""
+        while self._takes and not self.is_asked:
+            if not await self.pull.run_out():
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DRAIN_S):
+                    await self._drained()
+            if not self.is_asked:
+                await self._give_up()
+        self._want()
+
+    async def _give_up(self) -> None:
+        """Let a successor have it, who need not wait for our silence, nor for an ack wait."""
         held = [one.accepted for one in self._open.values() if one.accepted]
         held += [event.delivery for event in self._handling]
         self._forget_all()
-        self._takes = self.is_asked
+        self._takes = False
         pin, self.pull.pin = self.pull.pin, None
         if pin:
-            # A successor need not wait for our silence, nor for the ack wait of what we hold.
             for delivery in held:
                 await delivery.nak()
             await self._ledger.unpin(partition_consumer(self.number))
-        self._want()
 
     async def _drained(self) -> None:
         while self._handling:

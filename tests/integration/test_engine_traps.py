@@ -213,7 +213,7 @@ async def test_streams_leave_neither_memory_nor_connections_behind(streams: int)
         # Two equal rounds: the second leaves nothing that the first has not left already. A stream
         # is some 50 objects, and those of the last 20 may be there until the loop has closed them.
         async with asyncio.timeout(20):
-            while len(gc.get_objects()) - objects >= streams:  # noqa: ASYNC110  # no signal
+            while len(gc.get_objects()) - objects >= streams:  # no signal
                 await asyncio.sleep(0.1)
                 gc.collect()
         assert _descriptors() <= files + 20  # of the last streams, which are being closed

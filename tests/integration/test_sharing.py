@@ -155,6 +155,34 @@ async def test_what_comes_after_a_partition_was_let_go_is_given_back(many: Runti
             await until(lambda: second.partitions[number].open_requests == 1)
 
 
+async def test_a_partition_asked_for_and_left_while_it_is_let_go_is_let_go(
+    many: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = partition_of("r1", PARTITIONS)
+    clock = ServerClock()
+    await clock.sync(many.connection)
+    await many.events.append(accepted("r1", at=clock.now()))
+    async with assembler(many.server.url, "a", partitions=PARTITIONS) as first:
+        partition = first.partitions[number]
+        await until(lambda: partition.open_requests == 1)
+        first.running[1].cancel()  # nobody but this test says what it asks for
+        slow, answered = asyncio.Event(), asyncio.Event()
+
+        async def unpin(_: str) -> None:
+            slow.set()
+            await answered.wait()
+
+        monkeypatch.setattr(first.ledger, "unpin", unpin)
+        partition.leave()
+        await slow.wait()
+        partition.take()
+        await until(lambda: partition.open_requests == 1)
+        partition.leave()
+        answered.set()
+        await until(lambda: partition.open_requests == 0)
+        await until(lambda: not partition.is_going)
+
+
 async def until(holds: Callable[[], bool], limit_s: float = 20) -> None:
     """Return when it holds."""
     async with asyncio.timeout(limit_s):
