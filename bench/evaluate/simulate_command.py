@@ -38,6 +38,12 @@ DialectName = Annotated[str, typer.Option(help="of the engines")]
 TimeScale = Annotated[
     float | None, typer.Option(help="real seconds of a simulated one; by the concurrency")
 ]
+SameArrivals = Annotated[
+    bool,
+    typer.Option(
+        help="direct has so many at once; the others' requests come when those of direct came"
+    ),
+]
 ReportFile = Annotated[Path | None, typer.Option(help="write the tables here, as Markdown")]
 
 
@@ -51,6 +57,7 @@ def simulate(
     pair: PairName = "a100",
     dialect: DialectName = "vllm",
     time_scale: TimeScale = None,
+    same_arrivals: SameArrivals = False,
     only_bound: Annotated[
         bool, typer.Option(help="run nothing: what could be had at best, at once")
     ] = False,
@@ -66,7 +73,7 @@ def simulate(
     async def command() -> int:
         by = choose([BASELINE, *methods.split(",")])
         all_ = read_replays(recorded, by, per_category)
-        sets = sets_of(concurrency, pair, dialect, time_scale, rounds)
+        sets = sets_of(concurrency, pair, dialect, time_scale, rounds, same_arrivals)
         levels = [one.concurrency for one in sets]
         if only_bound:
             text = bound_table({m.name: _bounds(all_, m, pair) for m in by[1:]}, all_) + "\n"
@@ -84,7 +91,12 @@ def simulate(
 
 
 def sets_of(
-    concurrency: str, pair: str, dialect: str, time_scale: float | None, rounds: int
+    concurrency: str,
+    pair: str,
+    dialect: str,
+    time_scale: float | None,
+    rounds: int,
+    same_arrivals: bool = False,
 ) -> list[Set]:
     """Return what the options say, a set for each number of requests at once.
 
@@ -105,6 +117,7 @@ def sets_of(
             time_scale=time_scale or SCALES.get(int(level), max(1.0, int(level) / 16)),
             concurrency=int(level),
             rounds=rounds,
+            same_arrivals=same_arrivals,
         )
         for level in levels
     ]
@@ -153,7 +166,8 @@ async def run_sets(
                 late = [lateness(engine) for engine in running.engines]
                 told = " and ".join(f"{x.median_ms:.2f} (at most {x.most_ms:.0f})" for x in late)
                 notes.append(
-                    f"{one.concurrency} at once, {method.name}: {len(asked)} questions, a second"
+                    f"{one.concurrency} at once{', arrivals of direct' * bool(running.arrivals)},"
+                    f" {method.name}: {len(asked)} questions, a second"
                     f" lasted {one.time_scale:g} s, engines late by {told} ms of the profile,"
                     f" machine's load {os.getloadavg()[0]:.1f}"
                 )

@@ -7,7 +7,7 @@ import itertools
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -45,6 +45,8 @@ class Set:
             machine keeps up.
         concurrency: requests at once.
         rounds: how often each question is asked by each method.
+        same_arrivals: whether only the first method has so many at once, and the requests of the
+            others come when those of the first came: as users come, however fast we are.
     """
 
     pair: str
@@ -52,6 +54,7 @@ class Set:
     time_scale: float
     concurrency: int
     rounds: int = 1
+    same_arrivals: bool = False
 
 
 class Timed(Frozen):
@@ -89,12 +92,14 @@ class Running:
     client: Client
     engines: Sequence[Simulated]
     set: Set
+    #: When the requests of the first method were sent, in seconds after its first.
+    arrivals: list[float] = field(default_factory=list)
 
     async def measure(self, method: Method, all_: Sequence[Replay]) -> list[Timed]:
         """Ask all of `all_` by `method`, `concurrency` at once, and return their times.
 
         The load is the same throughout: requests before and after those that are measured keep
-        the number at once.
+        the number at once, or come as those of the first method.
         """
         measured = [one for one in all_ for _ in range(self.set.rounds)]
         Random(0).shuffle(measured)
@@ -103,7 +108,12 @@ class Running:
             itertools.islice(itertools.cycle(all_), before), measured, itertools.cycle(all_)
         )
         load = _Load(self, method, enumerate(endless), range(before, before + len(measured)))
-        return await load.run()
+        if self.arrivals:
+            return await load.run(self.arrivals)
+        done = await load.run()
+        if self.set.same_arrivals:
+            self.arrivals = [at_s - load.sent_at_s[0] for at_s in load.sent_at_s]
+        return done
 
     async def ask(self, method: Method, replay: Replay) -> Ending:
         """Ask one question and return how it ended."""
@@ -120,7 +130,7 @@ class Running:
 
 
 class _Load:
-    """Keeps so many requests going until those that are measured have ended."""
+    """Keeps so many requests going, or sends them at given times, until the measured have ended."""
 
     def __init__(
         self,
@@ -135,15 +145,22 @@ class _Load:
         self._measured = measured
         self._done: list[Timed] = []
         self._all_done = asyncio.Event()
+        #: When requests were sent, by the clock of the event loop.
+        self.sent_at_s: list[float] = []
 
-    async def run(self) -> list[Timed]:
-        callers = [
-            asyncio.create_task(self._call(), name=f"caller {number}")
-            for number in range(self._running.set.concurrency)
+    async def run(self, arrivals: Sequence[float] = ()) -> list[Timed]:
+        """Return the times of the measured.
+
+        Args:
+            arrivals: when requests come, in seconds from now; the next when one has ended if empty.
+        """
+        calls = [self._arrive(at_s) for at_s in arrivals] or [
+            self._call_on() for _ in range(self._running.set.concurrency)
         ]
+        callers = [asyncio.create_task(call, name=f"caller {n}") for n, call in enumerate(calls)]
         waiting = asyncio.create_task(self._all_done.wait(), name="all measured")
         try:
-            await asyncio.wait([waiting, *callers], return_when=asyncio.FIRST_COMPLETED)
+            await self._until_done(waiting, callers)
         finally:
             for task in (waiting, *callers):
                 task.cancel()
@@ -153,17 +170,32 @@ class _Load:
                 raise one
         return self._done
 
-    async def _call(self) -> None:
-        for number, replay in self._order:
-            if self._all_done.is_set():
+    async def _until_done(
+        self, waiting: asyncio.Task[bool], callers: Sequence[asyncio.Task[None]]
+    ) -> None:
+        going = {waiting, *callers}
+        while not waiting.done():
+            ended, going = await asyncio.wait(going, return_when=asyncio.FIRST_COMPLETED)
+            if not going or any(one.exception() for one in ended):
                 return
-            end = await self._running.ask(self._method, replay)
-            if not isinstance(end, AnswerAssembled):
-                raise NotAnswered(f"{replay.mark}: {end!r}")
-            if number in self._measured:
-                self._done.append(timed(replay, self._method.name, end, self._running.set))
-                if len(self._done) == len(self._measured):
-                    self._all_done.set()
+
+    async def _arrive(self, at_s: float) -> None:
+        await asyncio.sleep(at_s)
+        await self._call(*next(self._order))
+
+    async def _call_on(self) -> None:
+        while not self._all_done.is_set():
+            await self._call(*next(self._order))
+
+    async def _call(self, number: int, replay: Replay) -> None:
+        self.sent_at_s.append(asyncio.get_running_loop().time())
+        end = await self._running.ask(self._method, replay)
+        if not isinstance(end, AnswerAssembled):
+            raise NotAnswered(f"{replay.mark}: {end!r}")
+        if number in self._measured:
+            self._done.append(timed(replay, self._method.name, end, self._running.set))
+            if len(self._done) == len(self._measured):
+                self._all_done.set()
 
 
 def timed(replay: Replay, method: str, end: AnswerAssembled, set_: Set) -> Timed:
