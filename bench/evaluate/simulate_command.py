@@ -161,15 +161,15 @@ async def run_sets(
     for one in sets:
         async with simulating(one, all_) as running:
             for method in by:
+                as_of_direct = ", arrivals of direct" if running.arrivals else ""
                 asked = [replay for replay in all_ if replay.method == method.name]
                 timed += await running.measure(method, asked)
                 late = [lateness(engine) for engine in running.engines]
                 told = " and ".join(f"{x.median_ms:.2f} (at most {x.most_ms:.0f})" for x in late)
                 notes.append(
-                    f"{one.concurrency} at once{', arrivals of direct' * bool(running.arrivals)},"
-                    f" {method.name}: {len(asked)} questions, a second"
-                    f" lasted {one.time_scale:g} s, engines late by {told} ms of the profile,"
-                    f" machine's load {os.getloadavg()[0]:.1f}"
+                    f"{one.concurrency} at once{as_of_direct}, {method.name}: {len(asked)}"
+                    f" questions, a second lasted {one.time_scale:g} s, engines late by {told} ms"
+                    f" of the profile, machine's load {os.getloadavg()[0]:.1f}"
                 )
                 err.print(notes[-1], markup=False)
     return timed, notes

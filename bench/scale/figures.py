@@ -13,8 +13,8 @@ from proto.messages import AnswerAssembled
 
 _HEAD: Final = (
     "endpoints a pool", "processes a service", "in flight", "answered", "requests/s", "nodes/s",
-    "tokens/s", "wall s p50", "overhead ms p50", "p99", "overhead % p50", "p99", "busiest process",
-    "assemblers",
+    "tokens/s", "wall s p50", "overhead ms p50", "p99", "overhead % p50", "p99",
+    "unstretched % p50", "p99", "busiest process", "assemblers",
 )  # fmt: skip
 
 
@@ -52,6 +52,15 @@ def overhead_share(answer: AnswerAssembled) -> float:
     return answer.timings.overhead_ms / answer.timings.wall_ms
 
 
+def unstretched_share(answer: AnswerAssembled, time_scale: float) -> float:
+    """Return that share if engines and waits took the time of the profile, and the rest the same.
+
+    A bound from above: the services would have the same work, and no more requests at once.
+    """
+    overhead_ms = answer.timings.overhead_ms
+    return overhead_ms / (overhead_ms + (answer.timings.wall_ms - overhead_ms) / time_scale)
+
+
 def rows(found: Sequence[Found]) -> str:
     """One row a size."""
     return table(_HEAD, [_row(one) for one in found])
@@ -61,6 +70,7 @@ def _row(found: Found) -> list[str]:
     size, answers = found.size, found.answers
     overhead = [one.timings.overhead_ms for one in answers]
     shares = [100 * overhead_share(one) for one in answers]
+    unstretched = [100 * unstretched_share(one, size.time_scale) for one in answers]
     wall_s = [one.timings.wall_ms / 1000 for one in answers]
     counts = [str(one) for one in (size.endpoints, size.processes, size.in_flight, len(answers))]
     rates = [len(answers), found.nodes, found.tokens]
@@ -72,6 +82,8 @@ def _row(found: Found) -> list[str]:
         f"{percentile(overhead, 0.99):.0f}",
         f"{statistics.median(shares):.2f}",
         f"{percentile(shares, 0.99):.2f}",
+        f"{statistics.median(unstretched):.1f}",
+        f"{percentile(unstretched, 0.99):.1f}",
         _busiest(found),
         _spread(found, "assembler"),
     ]
