@@ -18,7 +18,7 @@ from typing import Annotated
 import typer
 import uvloop
 
-from bench.overhead import tables
+from bench.overhead import scheduling, tables
 from bench.overhead.measure import Bench, Latency, Load
 from bench.overhead.requests import Requests
 from bench.overhead.shapes import CHAINS, FAN_OUTS, LOAD, chain, fan_out
@@ -113,10 +113,16 @@ async def _memory(folder: Path, report: Report) -> None:
     report.add(title, tables.table(("process", "KB a node", "KB a request"), rows))
 
 
+async def _scheduling(report: Report, rounds: int) -> None:
+    """Without NATS."""
+    title = f"Scheduling: CPU µs a node, with {scheduling.SLOTS} slots"
+    report.add(title, await scheduling.measured(rounds))
+
+
 def main(
     rounds: Annotated[int, typer.Option(help="of each figure, ours and raw in turns")] = 5,
     copies: Annotated[int, typer.Option(help="graphs at once, for nodes a second")] = 256,
-    only: Annotated[str, typer.Option(help="settings, graphs, tokens or memory")] = "",
+    only: Annotated[str, typer.Option(help="settings, graphs, tokens, memory or scheduling")] = "",
     report: Annotated[Path | None, typer.Option(help="write the tables to this file")] = None,
 ) -> None:
     """Measure what the services add to a node."""
@@ -129,6 +135,7 @@ def main(
             "graphs": partial(_graphs, folder, told, rounds),
             "tokens": partial(_tokens, folder, told, rounds),
             "memory": partial(_memory, folder, told),
+            "scheduling": partial(_scheduling, told, rounds),
         }
         loads = [os.getloadavg()[0]]
         for part, work in parts.items():

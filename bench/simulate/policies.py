@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from bench.simulate.work import Question
+from services.assembler.schedule import TOKEN_S, rank
 
 #: Smaller goes first; two ranks of one policy can be compared.
 Rank = tuple[float, ...]
-#: How much of waiting a token of expected work is worth: about the time it takes.
-TOKEN_S: Final = 0.025
 #: Nodes a slot, those held included, from which a pool is full.
 FULL: Final = 2.0
 
@@ -80,8 +79,7 @@ def due(ready: Ready, now_s: float) -> Rank:
 
     Who waits gains on all who come later, so nobody waits for ever.
     """
-    moved_s = (ready.left_tokens / 4 - ready.path_tokens) * TOKEN_S
-    return (ready.arrived_s + moved_s, ready.ready_s)
+    return (rank(ready.arrived_s, ready.left_tokens, ready.path_tokens), ready.ready_s)
 
 
 def due_by_work(ready: Ready, now_s: float) -> Rank:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Final
 
 from proto.messages import (
@@ -27,13 +26,12 @@ from proto.messages import (
     SubmitRequest,
 )
 from proto.names import DIRECT_NODE, Band, Pool, is_joint, joint_before
+from services.assembler.expected import Expected
 from services.assembler.joints import head, joined, tail
+from services.assembler.plan_joints import PlanJoints
 
 #: A fact's place in a request: its kind, and node and attempt where it has them.
 Key = tuple[str, int, int]
-
-#: How long a direct answer is expected to be; of nodes their budgets say it.
-DIRECT_EXPECTED_TOKENS: Final = 400
 
 DIRECT_SPEC: Final = NodeSpec(id=DIRECT_NODE, summary="", difficulty="hard")
 
@@ -125,8 +123,8 @@ class Graph:
     _superfluous: set[int] = field(default_factory=set)
     _lines: tuple[str, ...] | None = None
     _buried: set[int] = field(default_factory=set)
-    _left_tokens: float | None = None
-    _paths: dict[int, float] | None = None  # of nodes, once asked for
+    _joints: PlanJoints = field(default_factory=PlanJoints)
+    _expected: Expected = field(default_factory=Expected)
 
     def fold(self, fact: Fact, stored_at: float) -> bool:
         """Take `fact` in; return False if its place was taken already."""
@@ -134,11 +132,10 @@ class Graph:
         if key in self.stored_at:
             return False
         self.stored_at[key] = stored_at
-        self._left_tokens = None
         match fact:
             case RequestAccepted():
                 self.accepted = fact
-                self._paths = None  # a limit of the client's shortens them
+                self._expected.limited(fact.submitted.sampling.max_tokens)
                 self._candidates.extend(self.planned)
                 self._candidates.append(DIRECT_NODE)
             case NodePlanned():
@@ -150,6 +147,7 @@ class Graph:
             case NodeFailed():
                 self.failures.setdefault(fact.node, {})[fact.attempt] = fact
                 self._candidates.append(fact.node)
+                self._look_at_joints(fact.node)
             case _:
                 self.ended = True
         return True
@@ -160,27 +158,42 @@ class Graph:
         self._awaited = {node for node in self._used if not self._is_whole(node)}
         self._superfluous = {node for node, _ in self._released if self._is_superfluous(node)}
         self._candidates.extend([DIRECT_NODE, *self.planned])
+        self._joints = PlanJoints(fact.nodes if fact.polish else ())
+        for joint in self._joints.meets:
+            self._look_at_joints(joint)
 
     def _fold_planned(self, fact: NodePlanned) -> None:
         node = fact.node
         self.planned[node.id] = fact
-        self._lines = self._paths = None
+        self._lines = None
+        self._expected.planned(node)
         self._note_whole(node.id)
         missing = [need for need in set(node.needs) if need not in self.decoded]
         self._missing[node.id] = len(missing)
         for need in missing:
             self._dependants.setdefault(need, []).append(node.id)
         self._candidates.append(node.id)
+        self._look_at_joints(node.id)
 
     def _fold_decoded(self, fact: NodeDecoded) -> None:
         self.decoded[fact.node] = fact
+        self._expected.decoded(fact.node)
         self._superfluous.discard(fact.node)
         self._note_whole(fact.node)
         if fact.node in self.failures:  # taken for dead, and done after all: no fallback
-            self._candidates.extend(self.planned)
+            self._candidates.extend([*self.planned, *self._joints.open])
         for dependant in self._dependants.pop(fact.node, ()):
             self._missing[dependant] -= 1
             self._candidates.append(dependant)
+        self._look_at_joints(fact.node)
+
+    def _look_at_joints(self, node: int) -> None:
+        """Take note of what a fact of `node` means to its joints; `node` may be one."""
+        for joint in self._joints.open_at(node):
+            if self._is_settled(joint):
+                self._joints.open.discard(joint)
+            else:
+                self._candidates.append(joint)
 
     def _is_whole(self, node: int) -> bool:
         return node in self.decoded and self.spec(node) is not None
@@ -206,30 +219,22 @@ class Graph:
         return self.accepted.submitted_at if self.accepted else 0.0
 
     @property
-    def left_tokens(self) -> float:
+    def left_tokens(self) -> int:
         """Expected tokens of the nodes that are known and not done."""
-        if self._left_tokens is None:
-            if self.answer_nodes == (DIRECT_NODE,):
-                left = [DIRECT_NODE]
-            else:
-                left = [node for node in self.planned if node not in self.decoded]
-            self._left_tokens = sum(self._expected(node) for node in left)
-        return self._left_tokens
+        is_direct = self.answer_nodes == (DIRECT_NODE,)
+        return self._expected.direct if is_direct else self._expected.left
 
-    def path_tokens(self, node: int) -> float:
+    def path_tokens(self, node: int) -> int:
         """Expected tokens from `node` down the longest path of those that need it."""
-        if self._paths is None:
-            self._paths = {}
-            for one in sorted(self.planned, reverse=True):
-                below = [self._paths[other] for other in self._dependants.get(one, ())]
-                self._paths[one] = self._expected(one) + max(below, default=0.0)
-        return self._paths.get(node) or self._expected(node)
+        path = self._expected.path(node)
+        if path is not None:
+            return path
+        spec = None if node == DIRECT_NODE else self.spec(node)
+        return self._expected.of(spec) if spec else self._expected.direct
 
-    def _expected(self, node: int) -> float:
-        spec = self.spec(node) if node != DIRECT_NODE else None
-        usual = spec.budget_tokens if spec else DIRECT_EXPECTED_TOKENS
-        most = self.accepted.submitted.sampling.max_tokens if self.accepted else None
-        return min(usual, most or usual)
+    def lengthened(self) -> set[int]:
+        """Return the nodes whose path has grown since the last call, once one was asked for."""
+        return self._expected.lengthened()
 
     # --- what follows ---------------------------------------------------------------
 
@@ -241,12 +246,12 @@ class Graph:
         self._released.update((node, self.attempt(node)) for node in due)
         return due
 
-    def release(self, node: int) -> Release | None:
-        """Return the work of a node that was due; None if it is of no more use."""
+    def release(self, node: int, held_ms: float = 0.0) -> Release | None:
+        """Return the work of a node that was due and held so long; None if it is of no more use."""
         if self.ended or not self._is_due(node):
             return None
         attempt = self.attempt(node)
-        work = self._work(node, attempt)
+        work = self._work(node, attempt, held_ms)
         # By what never changes, so that two owners cannot queue the same attempt in two bands.
         urgent = attempt > 1 or bool(work.node.needs) or node == DIRECT_NODE or is_joint(node)
         band = Band.URGENT if urgent else Band.NORMAL
@@ -303,7 +308,7 @@ class Graph:
     @property
     def is_complete(self) -> bool:
         """Whether each node of the answer has its text, and each joint is settled."""
-        return self.is_written and all(self._is_settled(joint) for joint in self.joints)
+        return self.is_written and (self.falls_back or not self._joints.open)
 
     @property
     def is_polishing(self) -> bool:
@@ -313,9 +318,7 @@ class Graph:
     @property
     def joints(self) -> dict[int, tuple[int, int]]:
         """The joints that may be polished, each with the nodes that meet there."""
-        if self.plan is None or not self.plan.polish or self.falls_back:
-            return {}
-        return {joint_before(b): (a, b) for a, b in pairwise(self.plan.nodes)}
+        return {} if not self._joints.meets or self.falls_back else self._joints.meets
 
     def text_of(self, node: int, before: int | None) -> str:
         """Return the text of a decoded node as it stands after the node `before`."""
@@ -335,7 +338,8 @@ class Graph:
     def falls_back(self) -> bool:
         """Whether a node failed for good and the request wants a direct answer instead."""
         return (
-            self.accepted is not None
+            bool(self.failures)
+            and self.accepted is not None
             and self.accepted.submitted.on_failure == "direct"
             and any(self._counts(node) and self.is_dead(node) for node in self.failures)
         )
@@ -402,7 +406,7 @@ class Graph:
         """Whether nothing more is to come of a joint: one try, and none where none is of use."""
         if joint in self.decoded or joint in self.failures:
             return True
-        after = self.decoded.get(self.joints[joint][1])
+        after = self.decoded.get(self._joints.meets[joint][1])
         return after is not None and head(after.text) is None
 
     def _may_finish(self, node: int) -> bool:
@@ -418,7 +422,6 @@ class Graph:
         candidates, self._candidates = dict.fromkeys(self._candidates), []
         if self.falls_back:
             candidates.setdefault(DIRECT_NODE)
-        candidates.update(dict.fromkeys(self.joints))
         yield from candidates
 
     def _is_new(self, node: int) -> bool:
@@ -432,7 +435,7 @@ class Graph:
         if is_joint(node):
             meet = set(self.joints.get(node, ()))
             there = meet <= self.decoded.keys() and meet <= self.planned.keys()
-            return bool(meet) and there and not self._is_settled(node)
+            return bool(meet) and there and node in self._joints.open
         if self.falls_back or not self._counts(node) or self._waits_for_the_plan:
             return False
         return self._missing.get(node) == 0
@@ -442,12 +445,12 @@ class Graph:
         without = self.accepted.submitted.without if self.accepted else ()
         return self.plan is None and "pipelining" in without
 
-    def _work(self, node: int, attempt: int) -> DecodeNode:
+    def _work(self, node: int, attempt: int, held_ms: float = 0.0) -> DecodeNode:
         spec = self.spec(node)
         if self.accepted is None or spec is None:
             raise ValueError(f"node {node} of {self.request} is not planned yet")
         if is_joint(node):
-            return self._joint_work(self.accepted, spec)
+            return self._joint_work(self.accepted, spec, held_ms)
         last = self._last_failure(node)
         return DecodeNode(
             request=self.request,
@@ -463,9 +466,10 @@ class Graph:
             deadline_at=self.accepted.deadline_at,
             avoid_endpoint=last.endpoint or None if last else None,
             without=self.accepted.submitted.without,
+            held_ms=held_ms,
         )
 
-    def _joint_work(self, accepted: RequestAccepted, spec: NodeSpec) -> DecodeNode:
+    def _joint_work(self, accepted: RequestAccepted, spec: NodeSpec, held_ms: float) -> DecodeNode:
         before, after = self.texts(self.joints[spec.id])
         meet = (
             before.model_copy(update={"text": tail(before.text)}),
@@ -480,6 +484,7 @@ class Graph:
             question=accepted.submitted.question,
             predecessors=meet,
             deadline_at=accepted.deadline_at,
+            held_ms=held_ms,
         )
 
     def _mode(self) -> ResolvedMode:

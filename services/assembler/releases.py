@@ -19,6 +19,7 @@ _LEAST_HELD_MS: Final = 1.0
 #: A process that takes requests over at its start listens for so long before it takes the slots
 #: for unknown: what was held would all be handed over at every restart.
 LISTEN_FIRST_S: Final = 1.5
+_POOLS: Final = tuple(Pool)
 
 
 class Releases:
@@ -97,12 +98,12 @@ class Releases:
 
     def hand_over(self) -> None:
         """Start whatever there is room for."""
-        for pool in Pool:
-            while self._schedule.holds(pool) and (
-                taken := self._schedule.take(pool, self._others(pool))
-            ):
-                for held in taken:
-                    self._start(held)
+        for pool in _POOLS:
+            while self._schedule.holds(pool):
+                taken = self._schedule.take(pool, self._others(pool))
+                void = [held for held in taken if not self._start(held)]
+                if not void:
+                    break
         # Not at every word of the others, or all would answer one another for ever.
         if self._said != self._schedule.counts():
             self.changed()
@@ -123,16 +124,15 @@ class Releases:
         listening = self._listening and _now_s() < self._listening.when()
         return replace(load, slots=0) if load.slots is None and listening else load
 
-    def _start(self, held: Held) -> None:
-        release = held.graph.release(held.node)
+    def _start(self, held: Held) -> bool:
+        """Hand a node over; return False if it is of no more use, and its room is free again."""
+        held_ms = (_now_s() - held.since_s) * 1000
+        release = held.graph.release(held.node, held_ms if held_ms >= _LEAST_HELD_MS else 0.0)
         if release is None:  # its plan has collapsed meanwhile, or its request fallen back
             self._schedule.done(held.graph.request, held.node)
-            return
-        held_ms = (_now_s() - held.since_s) * 1000
-        if held_ms >= _LEAST_HELD_MS:
-            work = release.work.model_copy(update={"held_ms": held_ms})
-            release = replace(release, work=work)
+            return False
         held.start(release)
+        return True
 
 
 def _now_s() -> float:

@@ -9,10 +9,7 @@ over its share, and one node: so every request goes on.
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import math
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -20,15 +17,11 @@ from typing import Final
 from proto.messages import LoadAnnounced
 from proto.names import Pool
 from services.assembler.graph import Graph, Release
+from services.assembler.ranking import Ranking
 from services.runtime.pool_load import PoolLoad
 
 #: How much of waiting a token of expected work is worth, in seconds: about what it takes.
 TOKEN_S: Final = 0.025
-
-#: Void entries of a pool that are let be, beside as many as there are nodes held.
-VOID_ENTRIES: Final = 16
-
-Key = tuple[str, int]  # request, node
 
 
 @dataclass(slots=True, eq=False)
@@ -54,11 +47,25 @@ class Held:
         """Whose it is."""
         return self.graph.owner
 
-    @property
-    def rank(self) -> float:
-        """By arrival: back for what its request has left, forward for its longest path."""
-        work = self.graph.left_tokens / 4 - self.graph.path_tokens(self.node)
-        return self.graph.submitted_at + work * TOKEN_S
+
+def rank(submitted_at: float, left_tokens: float, path_tokens: float) -> float:
+    """Return where a node stands: the smallest goes first, among those of one owner.
+
+    By arrival: back for what its request has left, forward for its longest path.
+    """
+    return submitted_at + (left_tokens / 4 - path_tokens) * TOKEN_S
+
+
+@dataclass(slots=True)
+class _Request:
+    """What of one request is held and under way."""
+
+    graph: Graph
+    held: dict[int, Held] = field(default_factory=dict)
+    #: The held nodes by pool, the longest path first; -path, node.
+    order: dict[Pool, Ranking[int, int]] = field(default_factory=dict)
+    #: Node → where it is under way, and whose it was then.
+    released: dict[int, tuple[Pool, str]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -67,15 +74,28 @@ class _Lane:
 
     released: int = 0
     held: int = 0
-    of_owner: Counter[str] = field(default_factory=Counter)
-    #: Owner → a heap by rank. An entry whose node has gone, or has got another rank, is void.
-    queues: dict[str, list[tuple[float, int, Held]]] = field(default_factory=dict)
-    entries: int = 0
+    of_owner: dict[str, int] = field(default_factory=dict)
+    #: Who has held nodes: by nodes under way, then by the rank of the first request.
+    owners: Ranking[str, tuple[int, float]] = field(default_factory=Ranking)
+    #: Owner → requests with held nodes, each by the rank of its first node.
+    requests: dict[str, Ranking[str, float]] = field(default_factory=dict)
 
-    def order(self, owner: str) -> tuple[int, float]:
-        """Return by what the owners take turns, the smallest first."""
-        queue = self.queues[owner]
-        return self.of_owner[owner], queue[0][0] if queue else math.inf
+    def count(self, owner: str, more: int) -> None:
+        """Note that so many more nodes of `owner` are under way."""
+        self.released += more
+        self.of_owner[owner] = self.of_owner.get(owner, 0) + more
+        if not self.of_owner[owner]:
+            del self.of_owner[owner]
+        self.turn(owner)
+
+    def turn(self, owner: str) -> None:
+        """Have `owner` take its place among the others."""
+        requests = self.requests.get(owner)
+        if requests:
+            self.owners.put(owner, (self.of_owner.get(owner, 0), requests.first()[0]))
+        elif requests is not None:
+            del self.requests[owner]
+            self.owners.drop(owner)
 
 
 class Schedule:
@@ -89,48 +109,49 @@ class Schedule:
     def __init__(self, nodes_a_slot: float) -> None:
         self._nodes_a_slot = nodes_a_slot
         self._lanes = {pool: _Lane() for pool in Pool}
-        self._held: dict[Key, tuple[float, Held]] = {}
-        self._released: dict[Key, tuple[Pool, str]] = {}
-        self._of_request: dict[str, set[int]] = {}
-        self._count = itertools.count()
+        self._requests: dict[str, _Request] = {}
 
     # --- what is told to it -----------------------------------------------------------
 
     def hold(self, held: Held) -> None:
         """Take in a node that has become ready."""
-        key = (held.graph.request, held.node)
-        self._drop(key)
-        self._of_request.setdefault(key[0], set()).add(key[1])
+        request = self._of(held.graph)
+        self._drop(request, held.node)
+        request.held[held.node] = held
+        order = request.order.setdefault(held.pool, Ranking())
+        order.put(held.node, -held.graph.path_tokens(held.node))
         self._lanes[held.pool].held += 1
-        self._enqueue(key, held)
+        self._rank(request, held.pool)
 
     def released(self, graph: Graph, node: int, pool: Pool) -> None:
         """Note a node that is queued or running, however it got there."""
-        key = (graph.request, node)
-        self._drop(key)
-        self._of_request.setdefault(key[0], set()).add(node)
-        self._released[key] = (pool, graph.owner)
-        lane = self._lanes[pool]
-        lane.released += 1
-        lane.of_owner[graph.owner] += 1
+        request = self._of(graph)
+        self._drop(request, node)
+        request.released[node] = (pool, graph.owner)
+        self._lanes[pool].count(graph.owner, 1)
 
     def done(self, request: str, node: int) -> None:
         """Note that a node is no longer queued, running or held."""
-        self._drop((request, node))
+        if known := self._requests.get(request):
+            self._drop(known, node)
 
     def moved(self, request: str) -> None:
         """Rank the held nodes of a request anew: its work has changed."""
-        if not self._held:
+        known = self._requests.get(request)
+        if known is None or not known.held:
             return
-        for node in self._of_request.get(request, ()):
-            if known := self._held.get((request, node)):
-                self._enqueue((request, node), known[1])
+        longer = known.graph.lengthened()
+        for pool, order in known.order.items():
+            for node in longer:
+                if node in order:
+                    order.put(node, -known.graph.path_tokens(node))
+            self._rank(known, pool)
 
     def forget(self, request: str) -> None:
         """Note that a request has ended, or has gone to another assembler."""
-        for node in list(self._of_request.get(request, ())):
-            self._drop((request, node))
-        self._of_request.pop(request, None)
+        if known := self._requests.pop(request, None):
+            for node in [*known.held, *known.released]:
+                self._drop(known, node)
 
     # --- what follows -----------------------------------------------------------------
 
@@ -191,52 +212,38 @@ class Schedule:
 
     def _next(self, pool: Pool) -> Held | None:
         lane = self._lanes[pool]
-        while lane.queues:
-            owner = min(lane.queues, key=lane.order)
-            queue = lane.queues[owner]
-            while queue:
-                rank, _, held = heapq.heappop(queue)
-                lane.entries -= 1
-                if self._held.get((held.graph.request, held.node)) == (rank, held):
-                    return held
-            del lane.queues[owner]
-        return None
+        if not lane.held:
+            return None
+        _, owner = lane.owners.first()
+        _, name = lane.requests[owner].first()
+        request = self._requests[name]
+        _, node = request.order[pool].first()
+        return request.held[node]
 
     # --- accounts ---------------------------------------------------------------------
 
-    def _enqueue(self, key: Key, held: Held) -> None:
-        rank = held.rank
-        known = self._held.get(key)
-        if known == (rank, held):
-            return
-        self._held[key] = (rank, held)
-        lane = self._lanes[held.pool]
-        queue = lane.queues.setdefault(held.owner, [])
-        heapq.heappush(queue, (rank, next(self._count), held))
-        lane.entries += 1
-        self._tidy(held.pool)
+    def _of(self, graph: Graph) -> _Request:
+        known = self._requests.get(graph.request)
+        if known is None:
+            known = self._requests[graph.request] = _Request(graph)
+        return known
 
-    def _drop(self, key: Key) -> None:
-        if known := self._held.pop(key, None):
-            self._lanes[known[1].pool].held -= 1
-            self._tidy(known[1].pool)
-        if gone := self._released.pop(key, None):
-            lane = self._lanes[gone[0]]
-            lane.released -= 1
-            lane.of_owner[gone[1]] -= 1
-            if not lane.of_owner[gone[1]]:
-                del lane.of_owner[gone[1]]
+    def _rank(self, request: _Request, pool: Pool) -> None:
+        """Have a request take its place among those of its owner."""
+        graph, lane, order = request.graph, self._lanes[pool], request.order[pool]
+        requests = lane.requests.setdefault(graph.owner, Ranking())
+        if order:
+            path_tokens = -order.first()[0]
+            requests.put(graph.request, rank(graph.submitted_at, graph.left_tokens, path_tokens))
+        else:
+            requests.drop(graph.request)
+        lane.turn(graph.owner)
 
-    def _tidy(self, pool: Pool) -> None:
-        """Drop the void entries once they are more than half: each keeps a whole graph."""
-        lane = self._lanes[pool]
-        if lane.entries <= 2 * lane.held + (VOID_ENTRIES if lane.held else 0):
-            return
-        lane.queues.clear()
-        lane.entries = lane.held
-        for rank, held in self._held.values():
-            if held.pool == pool:
-                entry = (rank, next(self._count), held)
-                lane.queues.setdefault(held.owner, []).append(entry)
-        for queue in lane.queues.values():
-            heapq.heapify(queue)
+    def _drop(self, request: _Request, node: int) -> None:
+        if held := request.held.pop(node, None):
+            request.order[held.pool].drop(node)
+            self._lanes[held.pool].held -= 1
+            self._rank(request, held.pool)
+        if gone := request.released.pop(node, None):
+            pool, owner = gone
+            self._lanes[pool].count(owner, -1)

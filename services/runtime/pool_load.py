@@ -7,9 +7,9 @@ heard. Words may be lost: whoever reads them must be right, if slower, without.
 from __future__ import annotations
 
 import asyncio
-import math
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import structlog
@@ -31,7 +31,7 @@ EXPIRES_S: Final = 3.5
 COALESCE_S: Final = 0.1
 #: For so long a pool's slots are not known after a worker's result that has told of none.
 BLIND_S: Final = 10.0
-#: Processes whose word is kept; more than any deployment has.
+#: Processes whose word on a pool is kept; more than any deployment has.
 MAX_SOURCES: Final = 10_000
 
 
@@ -55,63 +55,76 @@ class PoolLoad:
         return (self.released + self.held) / self.slots if self.slots else None
 
 
+@dataclass(slots=True)
+class _Words:
+    """The last words that count of all processes on one pool, and their sums."""
+
+    by_source: OrderedDict[str, tuple[float, LoadAnnounced]] = field(default_factory=OrderedDict)
+    slots: int = 0
+    released: int = 0
+    held: int = 0
+    blind_until_s: float = 0.0
+
+    def put(self, word: LoadAnnounced, now_s: float) -> None:
+        """Take a word in, as the latest."""
+        self._drop(word.source)
+        self.by_source[word.source] = (now_s, word)
+        self._add(word, 1)
+
+    def expire(self, now_s: float) -> None:
+        """Drop the words that no longer count; the oldest is the first."""
+        while self.by_source:
+            source, (at_s, _) = next(iter(self.by_source.items()))
+            if now_s - at_s < EXPIRES_S:
+                return
+            self._drop(source)
+
+    def _drop(self, source: str) -> None:
+        if known := self.by_source.pop(source, None):
+            self._add(known[1], -1)
+
+    def _add(self, word: LoadAnnounced, times: int) -> None:
+        self.slots += times * word.slots
+        self.released += times * word.released
+        self.held += times * word.held
+
+
 class LoadBoard:
-    """The last words of all processes. Pure: the time is told to it, in seconds of one clock."""
+    """The last words of all processes. Pure: the time is told to it, in seconds of one clock.
+
+    Sums are kept with each word, so that to ask for the load costs the same, however many speak.
+    """
 
     def __init__(self) -> None:
-        self._words: dict[tuple[Pool, str], tuple[float, LoadAnnounced]] = {}
-        self._blind_until: dict[Pool, float] = {}
-        #: By pool and who is left out: until when it holds if nothing is heard, and the load.
-        self._known: dict[tuple[Pool, str], tuple[float, PoolLoad]] = {}
+        self._words = {pool: _Words() for pool in Pool}
 
     def heard(self, word: LoadAnnounced, now_s: float) -> None:
         """Take a word in."""
-        key = (word.pool, word.source)
-        if key in self._words or len(self._words) < MAX_SOURCES:
-            self._words[key] = (now_s, word)
-            self._known.clear()
+        words = self._words[word.pool]
+        if word.source in words.by_source or len(words.by_source) < MAX_SOURCES:
+            words.put(word, now_s)
 
     def worked(self, pool: Pool, worker: str, now_s: float) -> None:
         """Note a worker's result: if it tells of no slots, there are more than one hears of.
 
         So it is with workers of an older version, and where words are lost.
         """
-        known = self._words.get((pool, worker))
+        words = self._words[pool]
+        known = words.by_source.get(worker)
         if known is None or now_s - known[0] >= EXPIRES_S:
-            self._blind_until[pool] = now_s + BLIND_S
-            self._known.clear()
+            words.blind_until_s = now_s + BLIND_S
 
     def load(self, pool: Pool, now_s: float, *, without: str = "") -> PoolLoad:
         """Return the pool's load, leaving out what the process `without` says."""
-        until_s, load = self._known.get((pool, without), (-math.inf, None))
-        if load is None or now_s >= until_s:
-            load = self._sum(pool, now_s, without)
-            self._known[pool, without] = (self._changes_at(pool, now_s), load)
-        return load
-
-    def _sum(self, pool: Pool, now_s: float, without: str) -> PoolLoad:
-        self._expire(now_s)
-        words = [word for (of, source), (_, word) in self._words.items() if of == pool]
-        slots = sum(word.slots for word in words)
-        seen = slots and now_s >= self._blind_until.get(pool, 0.0)
-        others = [word for word in words if word.source != without]
+        words = self._words[pool]
+        words.expire(now_s)
+        seen = words.slots and now_s >= words.blind_until_s
+        _, own = words.by_source.get(without, (0.0, None))
         return PoolLoad(
-            slots=slots if seen else None,
-            released=sum(word.released for word in others),
-            held=sum(word.held for word in others),
+            slots=words.slots if seen else None,
+            released=words.released - (own.released if own else 0),
+            held=words.held - (own.held if own else 0),
         )
-
-    def _changes_at(self, pool: Pool, now_s: float) -> float:
-        """Return when the load of a pool changes if nothing is heard."""
-        times = [at_s + EXPIRES_S for at_s, _ in self._words.values()]
-        if (blind_until := self._blind_until.get(pool, 0.0)) > now_s:
-            times.append(blind_until)
-        return min(times, default=math.inf)
-
-    def _expire(self, now_s: float) -> None:
-        old = [key for key, (at_s, _) in self._words.items() if now_s - at_s >= EXPIRES_S]
-        for key in old:
-            del self._words[key]
 
 
 async def listen(
