@@ -1,25 +1,27 @@
 """The call that writes one node, laid out for the engine's prefix cache.
 
 What is shared most comes first and stays byte-identical: the rules (all requests), the
-question (all nodes of a request), the plan's lines as they were emitted (an early node
-sees a prefix of what a later one sees), the predecessors' texts in ascending id; the
-node's own instruction is last. Predecessors are earlier turns of the chat, asked for in
-the same words, so that the engine which wrote the first of them may have its text in the
-cache, and small models do not copy them out (measured: told in one message, 135M and 0.5B
-repeated them word for word).
+example (all requests in one language), the question (all nodes of a request), the plan's
+lines as they were emitted (an early node sees a prefix of what a later one sees), the
+predecessors' texts in ascending id; the node's own instruction is last. Predecessors are
+earlier turns of the chat, asked for in the same words, so that the engine which wrote the
+first of them may have its text in the cache, and small models do not copy them out
+(measured: told in one message, 135M and 0.5B repeated them word for word).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Final
 
 from proto.messages import DecodeNode, NodeSpec, NodeText
 from proto.names import DIRECT_NODE, is_joint
 from services.runtime.calls import ChatCall, ChatMessage
 from services.runtime.context import as_text, as_turns
+from services.runtime.languages import DEFAULT, Language, language_of
+from services.worker.examples import EXAMPLES
 from services.worker.joints import joint_call
 
 #: Limit of a direct answer in tokens, where the client names none.
@@ -43,36 +45,6 @@ only the text of the part that is asked for, in the language of the question (un
 instructions for the answer name another) and as long as is asked: one paragraph, a list only \
 where the part is one. Leave to each other part what its title says. No heading, no \
 introduction, no summary of the whole. Say only what is new."""
-
-# Shown to every node: without it small models repeat the instruction or the plan.
-_EXAMPLE: Final = (
-    ChatMessage(
-        "user",
-        """\
-Question: How can I keep my houseplants healthy?
-
-Parts of the answer:
-1. Water by the feel of the soil
-2. Right light for each plant
-3. A weekly round
-
-[Write part 1: Water by the feel of the soil (2 sentences)]""",
-    ),
-    ChatMessage(
-        "assistant",
-        """\
-Push a finger into the soil before you water. If the top two centimetres are dry, water until \
-it runs out below; if they are damp, wait.""",
-    ),
-    ChatMessage("user", "[Write part 3: A weekly round (3 sentences)]"),
-    ChatMessage(
-        "assistant",
-        """\
-Pick a fixed day and go from pot to pot. Besides the finger test, turn each plant a quarter so \
-that it grows evenly, and look under the leaves for insects. Ten minutes a week are enough to \
-notice trouble before it spreads.""",
-    ),
-)
 
 
 def node_call(work: DecodeNode) -> ChatCall:
@@ -100,12 +72,38 @@ def _part(work: DecodeNode) -> tuple[ChatMessage, ...]:
         turns.append(ChatMessage("assistant", text.text))
         asked = ""
     last = ChatMessage("user", asked + _instruction(work.node))
-    return (ChatMessage("system", rules), *_EXAMPLE, *turns, last)
+    return (ChatMessage("system", rules), *_example(_language(work)), *turns, last)
+
+
+def _language(work: DecodeNode) -> Language:
+    """Return the question's language; where it does not show one, that of what was asked before."""
+    asked = [turn.content for turn in reversed(work.context) if turn.role == "user"]
+    found = (language_of(text) for text in (work.question, *asked))
+    return next((language for language in found if language), DEFAULT)
+
+
+@cache
+def _example(language: Language) -> tuple[ChatMessage, ...]:
+    """Return the worked example: part 1, and part 3, whose writer is told part 1."""
+    example = EXAMPLES[language]
+    lines = tuple(f"{number}. {title}" for number, title in enumerate(example.titles, 1))
+    first = NodeText(id=1, summary=example.titles[0], text=example.first, budget_tokens=40)
+    third = NodeText(id=3, summary=example.titles[2], text=example.third)
+    asked = _asked(example.question, lines) + _instruction(first)
+    return (
+        ChatMessage("user", asked),
+        ChatMessage("assistant", first.text),
+        ChatMessage("user", _instruction(third)),
+        ChatMessage("assistant", third.text),
+    )
 
 
 def _shared(work: DecodeNode) -> str:
-    question = f"{as_text(work.context)}Question: {work.question}\n\n"
-    return question + _plan(work.skeleton).told if work.skeleton else question
+    return as_text(work.context) + _asked(work.question, work.skeleton)
+
+
+def _asked(question: str, skeleton: tuple[str, ...]) -> str:
+    return f"Question: {question}\n\n{_plan(skeleton).told if skeleton else ''}"
 
 
 @dataclass(frozen=True, slots=True)
