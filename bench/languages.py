@@ -10,7 +10,7 @@ change of the prompt could spoil: the length of the texts, headings, and words o
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -106,42 +106,42 @@ async def _text(client: EngineClient, sample: Sample, point: int) -> tuple[str, 
 # --- the table --------------------------------------------------------------------------
 
 
-class Judge:
-    """Says which of the languages that were asked for a text is in."""
-
-    def __init__(self, languages: Sequence[str]) -> None:
-        self._identifier = LanguageIdentifier.from_modelpath(str(MODEL_DIR / MODEL_FILE))
-        self._identifier.set_languages(sorted(set(languages)))
-
-    def is_in(self, text: str, language: str) -> bool:
-        """Say whether a text is in a language; none is in none."""
-        return bool(text.strip()) and self._identifier.classify(text)[0] == language
+#: Says whether a text is in a language (ISO 639-1).
+IsIn = Callable[[str, str], bool]
 
 
-def table(wrote: Sequence[Wrote], judge: Judge) -> str:
+def judge(languages: Collection[str]) -> IsIn:
+    """Return what tells a text's language by py3langid, among `languages`."""
+    identifier = LanguageIdentifier.from_modelpath(str(MODEL_DIR / MODEL_FILE))
+    identifier.set_languages(sorted(languages))
+
+    def is_in(text: str, language: str) -> bool:
+        return bool(text.strip()) and identifier.classify(text)[0] == language
+
+    return is_in
+
+
+def table(wrote: Sequence[Wrote], is_in: IsIn) -> str:
     """Return the figures by language, as Markdown."""
     groups: dict[str, list[Wrote]] = {}
     for one in wrote:
         groups.setdefault(one.sample.language, []).append(one)
     head = ("language", "plans in it", "points in it", "tokens a point", "headings", "instructions")
-    rows = [
-        (language, *map(str, _figures(found, language, judge).values()))
-        for language, found in groups.items()
-    ]
+    rows = [(name, *_figures(found, name, is_in)) for name, found in groups.items()]
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _figures(found: Sequence[Wrote], language: str, judge: Judge) -> Mapping[str, str]:
+def _figures(found: Sequence[Wrote], language: str, is_in: IsIn) -> tuple[str, ...]:
     texts = [text for one in found for text in one.texts]
-    plans = sum(judge.is_in("\n".join(one.titles), language) for one in found)
-    return {
-        "plans": f"{plans} of {len(found)}",
-        "points": f"{sum(judge.is_in(text, language) for text in texts)} of {len(texts)}",
-        "tokens": f"{sum(one.tokens for one in found) / len(texts):.0f}",
-        "headings": str(sum(bool(_HEADING.search(text)) for text in texts)),
-        "instructions": str(sum(bool(_INSTRUCTION.search(text)) for text in texts)),
-    }
+    plans = sum(is_in("\n".join(one.titles), language) for one in found)
+    return (
+        f"{plans} of {len(found)}",
+        f"{sum(is_in(text, language) for text in texts)} of {len(texts)}",
+        f"{sum(one.tokens for one in found) / len(texts):.0f}",
+        str(sum(bool(_HEADING.search(text)) for text in texts)),
+        str(sum(bool(_INSTRUCTION.search(text)) for text in texts)),
+    )
 
 
 def main(
@@ -154,8 +154,8 @@ def main(
     """Have questions in several languages planned and answered, and count what kept theirs."""
     logs.configure("error", "console")
     asked = [one for one in SAMPLES if not language or one.language in language]
-    judge = Judge([one.language for one in SAMPLES])
-    text = table(uvloop.run(measure(engine, asked)), judge)
+    is_in = judge({one.language for one in SAMPLES})
+    text = table(uvloop.run(measure(engine, asked)), is_in)
     typer.echo(text)
     if report:
         report.write_text(text + "\n", "utf-8")

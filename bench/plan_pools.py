@@ -112,7 +112,13 @@ async def _amended(large: EngineClient, question: Question, plan: PlanText) -> W
     if draft.decision.mode == "direct":
         return draft
     reader = AmendmentReader(_lines(plan), MAX_NODES)
-    call = amendment_call(question.text, _lines(plan), mode="auto", max_nodes=MAX_NODES)
+    call = amendment_call(
+        question.text,
+        _lines(plan),
+        mode="auto",
+        max_nodes=MAX_NODES,
+        context=question.context,
+    )
     draft.tokens["large"] = 0
     try:
         async with large.stream(call) as stream:

@@ -67,7 +67,13 @@ async def ask(
     client: EngineClient, question: Question, mode: Mode, *, constrained: bool
 ) -> PlanText:
     """Have one plan written."""
-    call = plan_call(question.text, mode=mode, max_nodes=MAX_NODES, constrained=constrained)
+    call = plan_call(
+        question.text,
+        mode=mode,
+        max_nodes=MAX_NODES,
+        context=question.context,
+        constrained=constrained,
+    )
     text, failed, tokens, started = "", "", 0, time.monotonic()
     try:
         async with client.stream(call) as stream:

@@ -1,16 +1,16 @@
 """Answers a file of questions one after another and says where the time went.
 
 `python -m bench.questions FILE` starts a local stack, or uses one that runs. A line of FILE is
-JSON with `question` or `turns` (Vicuna's form: the first turn is asked), and optionally
-`question_id`, `category` and `reference` (an answer known to be right, for judges). Exit code 1 if
-any question was not answered.
+JSON with `question`, `turns` (Vicuna's form: the first turn is asked) or `messages` (a chat: the
+last one is asked, with those before it as context), and optionally `question_id`, `category` and
+`reference` (an answer known to be right, for judges). Exit code 1 if any question was not answered.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -22,11 +22,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from proto.errors import SkelgraphError
-from proto.messages import AnswerAssembled, RequestFailed
+from proto.messages import AnswerAssembled, RequestFailed, SubmitRequest, Turn
 from proto.names import new_request_id
 from services.planner.gate import depth, width
 from services.runtime import logs
 from services.runtime.client import Client, Ending, make_request
+from services.runtime.context import as_text
 from services.runtime.credentials import Access
 from skelgraph.local.config import StackConfig
 from skelgraph.session import Where, reach
@@ -48,12 +49,26 @@ class NotAnswered(SkelgraphError):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A line of the file; `reference` is an answer that is known to be right, if there is one."""
+    """A line of the file.
+
+    Args:
+        id: of the question, in records and reports.
+        category: what it is counted with.
+        text: what is asked.
+        reference: an answer that is known to be right, if there is one.
+        context: what was said before.
+    """
 
     id: str
     category: str
     text: str
     reference: str = ""
+    context: tuple[Turn, ...] = ()
+
+    @property
+    def told(self) -> str:
+        """What is asked, with what was said before: as a judge is told it."""
+        return as_text(self.context) + self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,21 +87,40 @@ def read_questions(path: Path) -> list[Question]:
             continue
         try:
             fields = json.loads(line)
-            text = fields["question"] if "question" in fields else fields["turns"][0]
+            *said, text = _turns(fields)
             name = str(fields.get("question_id", number))
             category, reference = fields.get("category", ""), fields.get("reference") or ""
             if isinstance(reference, list):  # MT-bench has one a turn
                 reference = reference[0]
-            questions.append(Question(name, str(category), str(text), str(reference)))
+            questions.append(
+                Question(name, str(category), text.content, str(reference), tuple(said))
+            )
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise SystemExit(f"error: {path}, line {number}: no question ({error!r})") from None
     return questions
 
 
+def _turns(fields: Mapping[str, object]) -> list[Turn]:
+    """Return what a line of the file says, the question last."""
+    match fields:
+        case {"messages": [*before, {"role": "user"} as asked]}:
+            return [Turn.model_validate(turn) for turn in (*before, asked)]
+        case {"question": asked} | {"turns": [asked, *_]}:
+            return [Turn(role="user", content=str(asked))]
+    raise ValueError("neither `question` nor `turns`, nor `messages` that end in a user's")
+
+
+def request_of(question: Question, text: str, **fields: object) -> SubmitRequest:
+    """Return what asks `text`, the question's or more, after what was said before."""
+    if question.context:
+        fields["context"] = [turn.model_dump() for turn in question.context]
+    return make_request(question=text, **fields)
+
+
 async def ask(client: Client, question: Question, **asked: object) -> Result:
     """Ask a question and wait for its end."""
     request = new_request_id()
-    await client.submit(make_request(question=question.text, **asked), request)
+    await client.submit(request_of(question, question.text, **asked), request)
     return Result(question, await client.end_of(request))
 
 

@@ -107,7 +107,7 @@ def blind_export(
             raise InvalidRequest(f"{key} lies in {into}, where the judge reads", field="key")
         asked, records = read_questions(questions), read_folders(folders)
         refuse_changed(records, asked)
-        texts = {one.id: one.text for one in asked} if show_questions else {}
+        texts = {one.id: one.told for one in asked} if show_questions else {}
         number = 1
         for methods in read_pairs(against):
             packet = blind.export(records, [one.id for one in asked], methods, seed, number)

@@ -123,7 +123,7 @@ class Tally:
 
 def call(question: Question, answers: Shown) -> ChatCall:
     """Return what the judge is asked of two answers."""
-    parts = [f"Question:\n{question.text}"]
+    parts = [f"Question:\n{question.told}"]
     if question.reference:
         parts.append(f"An answer that is known to be right:\n{question.reference}")
     parts += [f"Answer A:\n{answers.a}", f"Answer B:\n{answers.b}", "Which answer is better?"]

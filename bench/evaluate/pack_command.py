@@ -44,7 +44,7 @@ def pack(
     async def command() -> int:
         found, records = read_questions(questions), read_folders(folders)
         refuse_changed(records, found)
-        asked = {one.id: one.text for one in found}
+        asked = {one.id: one.told for one in found}
         with httpx2.Client(trust_env=False, timeout=600) as http:
             count = counting(http, tokenizer_url)
             made = replays(records, asked, count)

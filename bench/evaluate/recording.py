@@ -13,7 +13,7 @@ from typing import Final
 from bench.evaluate.lines import Adder
 from bench.evaluate.methods import Method, long_question
 from bench.evaluate.records import PlanLine, Record, Records, digest
-from bench.questions import Question
+from bench.questions import Question, request_of
 from proto.messages import (
     AnswerAssembled,
     Fact,
@@ -22,7 +22,7 @@ from proto.messages import (
     SkeletonDrafted,
     TokensDecoded,
 )
-from services.runtime.client import END_TYPES, Client, Ending, make_request
+from services.runtime.client import END_TYPES, Client, Ending
 
 #: Longest that one answer may take: small machines are slow, and nobody waits.
 DEADLINE_S: Final = 6 * 3600
@@ -130,7 +130,7 @@ class Recorder:
         request = digest(f"{self.run}\n{question.id}\n{method.name}\n{tries}")
         fields: dict[str, object] = {"deadline_s": DEADLINE_S, **self.common, **method.fields}
         heard = Heard()
-        await self.client.submit(make_request(question=text, **fields), request)
+        await self.client.submit(request_of(question, text, **fields), request)
         async for told in self.client.follow(request):
             heard.take(told)
         if heard.end is None:
@@ -138,7 +138,7 @@ class Recorder:
         return Record(
             question=question.id,
             category=question.category,
-            asked=digest(question.text),
+            asked=digest(question.told),
             method=method.name,
             request=request,
             recorded_at=time.time(),

@@ -129,7 +129,7 @@ def refuse_changed(records: Records, questions: Iterable[Question]) -> None:
     Raises:
         InvalidRequest: a question has another text than the one that was answered; names it.
     """
-    asked = {question.id: digest(question.text) for question in questions}
+    asked = {question.id: digest(question.told) for question in questions}
     changed = [one for one in records.all() if asked.get(one.question, one.asked) != one.asked]
     if changed:
         ids = ", ".join(dict.fromkeys(one.question for one in changed))

@@ -69,7 +69,7 @@ def side_by_side(
     async def command() -> int:
         found, records = read_questions(questions) if questions else [], read_folders(folders)
         refuse_changed(records, found)
-        asked = {one.id: one.text for one in found}
+        asked = {one.id: one.told for one in found}
         text = texts_side_by_side(records, ids.split(","), methods.split(","), asked)
         if into:
             into.write_text(text)

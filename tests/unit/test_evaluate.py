@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from pathlib import Path
@@ -31,7 +32,7 @@ from bench.evaluate.runs import open_run
 from bench.evaluate.simulated_report import ratios
 from bench.evaluate.simulation import Timed
 from bench.plan_figures import PlanText
-from bench.questions import read_questions
+from bench.questions import read_questions, request_of
 from bench.simulated_engine.author import Author, Recorded, Turn
 from bench.simulated_engine.profiles import PROFILES, Profile
 from bench.simulated_engine.tokens import pieces
@@ -128,6 +129,43 @@ def test_a_question_may_carry_a_reference(tmp_path: Path) -> None:
         '{"question": "2+2?", "reference": "4"}\n{"turns": ["a"], "reference": ["b"]}\n'
     )
     assert [one.reference for one in read_questions(file)] == ["4", "b"]
+
+
+CHAT = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "What is a pod?"},
+    {"role": "assistant", "content": "A group of containers."},
+    {"role": "user", "content": "What are its states?"},
+]
+
+
+def test_of_a_conversation_the_last_turn_is_asked_after_the_earlier_ones(tmp_path: Path) -> None:
+    file = tmp_path / "q.jsonl"
+    file.write_text(json.dumps({"messages": CHAT}) + '\n{"question": "What are its states?"}\n')
+    chat, alone = read_questions(file)
+    asked = request_of(chat, chat.text, mode="sgd")
+    assert asked.question == "What are its states?"
+    assert [turn.model_dump() for turn in asked.context] == CHAT[:-1]
+    assert chat.told.startswith("Instructions for the answer:\n\nBe brief.")
+    assert chat.told.endswith("Assistant: A group of containers.\n\nWhat are its states?")
+    assert (alone.told, request_of(alone, alone.text).context) == (alone.text, ())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {},
+        {"messages": []},
+        {"messages": CHAT[:3]},
+        {"messages": [{"role": "x"}, CHAT[1]]},
+        {"turns": []},
+    ],
+)
+def test_a_line_without_a_question_is_named(tmp_path: Path, line: dict[str, object]) -> None:
+    file = tmp_path / "q.jsonl"
+    file.write_text(json.dumps(line))
+    with pytest.raises(SystemExit, match="line 1: no question"):
+        read_questions(file)
 
 
 # --- methods ---

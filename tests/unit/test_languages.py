@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.language_samples import SAMPLES, Sample
+from bench.languages import Wrote, table
 from proto.messages import DecodeNode, NodeSpec, Turn
 from proto.names import Pool
 from services.runtime.languages import Language, language_of
@@ -108,3 +109,18 @@ def test_examples_ask_for_texts_of_the_same_length(language: Language) -> None:
     for text, english in ((one.first, other.first), (one.third, other.third)):
         share = len(text.encode()) / len(english.encode())
         assert 0.6 < share < 2.0
+
+
+def test_the_table_counts_what_kept_its_language_and_what_a_prompt_may_spoil() -> None:
+    german, english = (
+        next(one for one in SAMPLES if one.language == name) for name in ("de", "en")
+    )
+    wrote = [
+        Wrote(german, ("Wege und Platz für das Rad",), ("Es ist gut so.", "It is the same."), 20),
+        Wrote(german, (), ("## Räder\nSie sind da.", "[Write part 2: das ist es]"), 40),
+        Wrote(english, ("What it is",), ("This is part 2 of it.", "That is all there is."), 30),
+    ]
+    assert table(wrote, lambda text, name: language_of(text) == name).splitlines()[2:] == [
+        "| de | 1 of 2 | 3 of 4 | 15 | 1 | 1 |",
+        "| en | 1 of 1 | 2 of 2 | 15 | 0 | 1 |",
+    ]
