@@ -21,7 +21,7 @@ from bench.evaluate.judge import (
     made_by,
     without_reference,
 )
-from bench.evaluate.judging import Judgement, outcomes
+from bench.evaluate.judging import Judgement, outcomes, steadiness
 from bench.evaluate.records import Records, read_folders, refuse_changed
 from bench.evaluate.report import BY_HAND, judged_table
 from bench.questions import err, out, progress, read_questions
@@ -169,8 +169,6 @@ def _print_judged(
     for pair in pairs:
         table = judged_table(pair, outcomes(made, records, pair))
         out.print(table, markup=False, soft_wrap=True)
-    nothing: Mapping[str, int] = {
-        one.judge: sum(m.verdict is None for m in made if m.judge == one.judge) for one in made
-    }
-    for judge_name, count in nothing.items():
-        out.print(f"{judge_name}: {count} looks without a verdict", markup=False)
+    for name in dict.fromkeys(one.judge for one in made):
+        said = steadiness([one for one in made if one.judge == name])
+        out.print(f"{name}: {said}", markup=False, soft_wrap=True)

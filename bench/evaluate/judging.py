@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -180,6 +181,27 @@ def outcomes(
             continue
         found.setdefault(one.judge, {}).setdefault(one.question, {})[one.order] = one
     return {judge: list(map(_outcome, looks.values())) for judge, looks in found.items()}
+
+
+def steadiness(made: Sequence[Judgement]) -> str:
+    """Return how far one judge means the answers and not their places, in words.
+
+    A judge that cannot tell the answers apart says A, or B, in both orders.
+    """
+    pairs: dict[tuple[str, str, str], dict[Order, Judgement]] = {}
+    for one in made:
+        pairs.setdefault((one.question, one.first, one.second), {})[one.order] = one
+    both = [
+        [one.score for one in looks.values()]
+        for looks in pairs.values()
+        if len(looks) == len(ORDERS) and all(one.verdict for one in looks.values())
+    ]
+    said = Counter(one.verdict for looks in pairs.values() for one in looks.values())
+    same = sum(first == second for first, second in both)
+    return (
+        f"the same in both orders in {same} of {len(both)} pairs; of {said.total()} looks"
+        f" {said['A']} for A, {said['B']} for B, {said['tie']} ties, {said[None]} without a verdict"
+    )
 
 
 def _counts(one: Judgement, records: Records, methods: tuple[str, str]) -> bool:

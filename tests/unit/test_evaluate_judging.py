@@ -26,6 +26,7 @@ from bench.evaluate.judging import (
     call,
     outcomes,
     shown,
+    steadiness,
     tally,
     verdict_in,
 )
@@ -131,6 +132,20 @@ def test_the_sign_of_both_orders_together_decides(
 ) -> None:
     (outcome,) = outcomes(judged(straight, swapped), answered(), BOTH)["j"]
     assert outcome.result == result
+
+
+def test_how_often_a_judge_says_the_same_in_both_orders_is_told() -> None:
+    made = [
+        *judged("A", "B", "0"),
+        *judged("A", "A", "1"),
+        *judged("tie", "tie", "2"),
+        *judged("A", None, "3"),
+        *judged("B", "B", "4")[:1],
+    ]
+    assert steadiness(made) == (
+        "the same in both orders in 2 of 3 pairs; of 9 looks"
+        " 4 for A, 2 for B, 2 ties, 1 without a verdict"
+    )
 
 
 @given(st.lists(st.tuples(st.sampled_from(VERDICTS), st.sampled_from(VERDICTS)), min_size=1))
