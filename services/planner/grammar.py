@@ -26,6 +26,9 @@ _NOT_IN_WORD: Final = (
     r" |:;,!?\x22\x00-\x1F\x7F-\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000"
     r"\u060C\u061B\u061F\u3001\u3002\uFF01\uFF0C\uFF1A\uFF1B\uFF1F"
 )
+# After its last word a title has no room for another. A model that wants one goes on without a
+# space, in Chinese: "can be more expensive than reusable瓶子". Chinese itself has a word or two.
+_NOT_IN_LAST_WORD: Final = rf"{_NOT_IN_WORD}\u2E80-\u9FFF"
 _LEVEL: Final = ("easy", "hard")
 
 
@@ -57,7 +60,8 @@ def _gbnf(shapes: Sequence[ShapeKind], most: int, done: int) -> str:
         f"root ::= {' | '.join(_gbnf_start(shape, done) for shape in shapes)}",
         f"char ::= [^{_NOT_IN_WORD}]",
         f"word ::= char{{1,{MAX_WORD_CHARS}}}",
-        f'title ::= word (" " word){{0,{MAX_WORDS - 1}}}',
+        f"last ::= [^{_NOT_IN_LAST_WORD}]{{1,{MAX_WORD_CHARS}}}",
+        f'title ::= word (" " word){{0,{MAX_WORDS - 2}}} (" " last)?',
         f'marks ::= " | " ({_gbnf_words(_LEVEL)}) " " ({_gbnf_words(tuple(SIZES))})',
     ]
     for shape in shapes:
@@ -114,7 +118,8 @@ def _regex_plan(shape: ShapeKind, most: int, done: int) -> str:
 
 def _regex_line(number: int, shape: ShapeKind) -> str:
     word = f"[^{_NOT_IN_WORD}]{{1,{MAX_WORD_CHARS}}}"
-    title = f"{word}(?: {word}){{0,{MAX_WORDS - 1}}}"
+    last = f"[^{_NOT_IN_LAST_WORD}]{{1,{MAX_WORD_CHARS}}}"
+    title = f"{word}(?: {word}){{0,{MAX_WORDS - 2}}}(?: {last})?"
     needs = _regex_needs(number) if shape == "graph" else ""
     marks = rf" \| (?:{'|'.join(_LEVEL)}) (?:{'|'.join(SIZES)})"
     return rf"{number}\. {title}{marks}{needs}\n"
