@@ -78,7 +78,7 @@ async def _measure(folder: Path, size: Size) -> Found:
         return Found(size, wall_s, [one for one in ended if one], used, held)
 
 
-def _size(told: str, time_scale: float, tokens: float, spread_s: float) -> Size:
+def _size(told: str, time_scale: float, tokens: float, spread_s: float, profile: str) -> Size:
     endpoints, processes, in_flight = (int(one) for one in told.split("x"))
     return Size(
         endpoints=endpoints,
@@ -87,6 +87,7 @@ def _size(told: str, time_scale: float, tokens: float, spread_s: float) -> Size:
         time_scale=time_scale,
         tokens=tokens,
         spread_s=spread_s,
+        profile=profile,
     )
 
 
@@ -97,16 +98,18 @@ def main(
     time_scale: Annotated[float, typer.Option(help="real seconds of one of the profile")] = 40,
     tokens: Annotated[float, typer.Option(help="of each text")] = 32,
     spread_s: Annotated[float, typer.Option(help="seconds over which the requests come")] = 0,
+    profile: Annotated[
+        str, typer.Option(help="timing of the engines; no-op: what the services cost over HTTP")
+    ] = "llama-8b-1xh100",
     report: Annotated[Path | None, typer.Option(help="write the tables to this file")] = None,
 ) -> None:
     """Measure how far it carries."""
     logs.configure("error", "console")
     found, loads = [], [os.getloadavg()[0]]
     for told in sizes.split(","):
+        size = _size(told, time_scale, tokens, spread_s, profile)
         with tempfile.TemporaryDirectory(prefix="skelgraph-scale-") as folder:
-            found.append(
-                uvloop.run(_measure(Path(folder), _size(told, time_scale, tokens, spread_s)))
-            )
+            found.append(uvloop.run(_measure(Path(folder), size)))
         loads.append(os.getloadavg()[0])
         typer.echo(rows(found[-1:]), err=True)
     load = f"Load of the machine: {min(loads):.1f} to {max(loads):.1f}, {os.cpu_count()} cores."

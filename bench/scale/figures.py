@@ -112,5 +112,7 @@ def costs(found: Sequence[Found]) -> str:
         name = f"{size.endpoints} × {size.processes} × {size.in_flight}"
         cpu = [f"{1000 * sum(one.cpu_s[kind]) / count:.1f}" for kind in kinds]
         lines.append([name, "CPU ms", *cpu])
+        each = [f"{1e6 * sum(one.cpu_s[kind]) / max(1, one.nodes):.0f}" for kind in kinds]
+        lines.append([name, "CPU µs a node", *each])
         lines.append([name, "KB", *(f"{one.held_kb[kind] / size.in_flight:.0f}" for kind in kinds)])
     return table(head, lines)

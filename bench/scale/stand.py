@@ -37,6 +37,7 @@ class Size:
         time_scale: real seconds of one of the profiles.
         tokens: of each text.
         spread_s: seconds over which the requests come.
+        profile: of the engines' timing.
     """
 
     endpoints: int
@@ -45,6 +46,7 @@ class Size:
     time_scale: float
     tokens: float
     spread_s: float = 0.0
+    profile: str = "llama-8b-1xh100"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def _settings(size: Size) -> dict[str, str]:
 
 async def _engines(stack: AsyncExitStack, size: Size) -> tuple[list[str], int]:
     argv = ["-m", "bench.scale.engines", "--count", str(2 * size.endpoints)]
-    argv += ["--profile", "llama-8b-1xh100", "--time-scale", str(size.time_scale)]
+    argv += ["--profile", size.profile, "--time-scale", str(size.time_scale)]
     process = await asyncio.create_subprocess_exec(
         sys.executable, *argv, "--tokens", str(size.tokens), stdout=PIPE
     )
