@@ -50,8 +50,9 @@ from services.runtime.work import Marks
 
 log = structlog.get_logger()
 
-#: Events that may be on their way, or in hand, at once.
-CREDIT: Final = 1024
+#: Events that may be on their way, or in hand, at once: what one turn of the event loop may find
+#: there, of all partitions, must take it less than the time in which a pin is lost.
+CREDIT: Final = 256
 #: Short, so that a partition changes hands soon after its owner has fallen silent.
 PULL_EXPIRES_S: Final = 1.0
 #: What is at hand when the process is to stop may take this long.
@@ -272,7 +273,8 @@ class Partition:
 
     def _want(self) -> None:
         # What is being handled, or waits for a full queue, takes room from what is to come.
-        self.pull.want(max(0, CREDIT - len(self._handling)) if self.is_asked else 0)
+        room = max(0, CREDIT - len(self._handling)) if self.is_asked else 0
+        self.pull.want(room, stays=self.is_asked)
 
     def _await_recovery(self, open_request: OpenRequest, event: Event) -> None:
         open_request.backlog.append(event)

@@ -41,6 +41,8 @@ MISSING_PAUSE_S: Final = 0.5
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
 #: Tokens of the subject for acks (NATS ADR-15).
 _SHORT_REPLY = 9
+#: A pin is lost after 2 s without a pull (ADR 0003): who has no room still asks for one so often.
+KEEP_PIN_S: Final = 0.5
 #: How often it is looked whether all that was asked for has come.
 RUN_OUT_LOOK_S: Final = 0.02
 _WRONG_PIN = "423"
@@ -179,6 +181,8 @@ class ConsumerPull:
         self._instant: asyncio.Future[None] | None = None  # the end of a pull that does not wait
         self._instant_left = 0
         self._wanted = 0
+        self._stays = False
+        self._asked_at_s = 0.0
         #: What the server knows us by while the consumer is pinned to us.
         self.pin: str | None = None
         self._changed = asyncio.Event()
@@ -205,7 +209,7 @@ class ConsumerPull:
 
     async def stop(self) -> None:
         """Ask for no more; a message on its way is given back by its ack wait."""
-        self._wanted = 0
+        self._wanted, self._stays = 0, False
         self._connection.forget(self._forget_open)
         self._connection.missing.discard(self._name)
         if self._renewing:
@@ -220,13 +224,12 @@ class ConsumerPull:
 
         So no message is sent to us that we do not take: it would come back after its ack wait.
         """
-        self._wanted = 0
-        self._silent_since_s = None if not self._open else self._silent_since_s
+        self._wanted, self._stays = 0, False
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._expires_s + EXPIRY_MARGIN_S):
-                while self.due and not self._wanted:  # noqa: ASYNC110  # rare: no signal a message
+                while self.due and not self._stays:  # noqa: ASYNC110  # rare: no signal a message
                     await asyncio.sleep(RUN_OUT_LOOK_S)
-        return not self._wanted
+        return not self._stays
 
     @property
     def task(self) -> asyncio.Task[None]:
@@ -235,12 +238,13 @@ class ConsumerPull:
             raise RuntimeError("not started")
         return self._renewing
 
-    def want(self, count: int) -> None:
+    def want(self, count: int, *, stays: bool = True) -> None:
         """Keep `count` messages asked for, and at least half as many at any time.
 
-        Fewer than before takes effect as pulls expire.
+        Fewer than before takes effect as pulls expire. A consumer that is pinned to us `stays` so
+        although no more are wanted, at the price of one message now and then.
         """
-        self._wanted = count
+        self._wanted, self._stays = count, stays
         if self._is_short:
             self._changed.set()
 
@@ -271,19 +275,25 @@ class ConsumerPull:
         while True:
             self._changed.clear()
             self._drop_expired()
-            missing = self._wanted - self.due
+            missing = max(self._wanted - self.due, 1 if self._keeps_pin() else 0)
             if missing > 0:
                 await self._connection.wait_connected()
                 if self._missing:
                     await asyncio.sleep(MISSING_PAUSE_S)
                     self._missing = False
                 await self._pull(missing)
-            await until_set(self._changed, self._next_expiry_s())
+            await until_set(self._changed, self._next_look_s())
+
+    def _keeps_pin(self) -> bool:
+        """Whether it is time to ask for one more, so that the server sees that we are there."""
+        now = asyncio.get_running_loop().time()
+        return bool(self.pin) and self._stays and now - self._asked_at_s >= KEEP_PIN_S
 
     async def _pull(self, count: int) -> None:
         pull, now = f"{self._inbox}.{next(self._ids)}", asyncio.get_running_loop().time()
         self._open[pull] = (count, now + self._expires_s + EXPIRY_MARGIN_S)
         self._silent_since_s = self._silent_since_s or now
+        self._asked_at_s = now
         self.due += count
         await self._ask(pull, {"batch": count, "expires": int(self._expires_s * 1e9)})
 
@@ -363,11 +373,12 @@ class ConsumerPull:
         for pull in [pull for pull, (_, expiry) in self._open.items() if expiry <= now]:
             self.due -= self._open.pop(pull)[0]
 
-    def _next_expiry_s(self) -> float | None:
-        if not self._open:
-            return None
+    def _next_look_s(self) -> float | None:
+        times = [expiry for _, expiry in self._open.values()]
+        if self.pin and self._stays:
+            times.append(self._asked_at_s + KEEP_PIN_S)
         now = asyncio.get_running_loop().time()
-        return max(0.001, min(expiry for _, expiry in self._open.values()) - now)
+        return max(0.001, min(times) - now) if times else None
 
     def _forget_open(self) -> None:
         self._open.clear()

@@ -13,11 +13,20 @@ import pytest
 
 from proto.codec import decode
 from proto.messages import AnswerAssembled, DecodeNode, Fact
-from proto.names import Band, Pool, Stream, node_consumer, partition_of
+from proto.names import (
+    PIN_GROUP,
+    Band,
+    Pool,
+    Stream,
+    node_consumer,
+    partition_consumer,
+    partition_of,
+)
 from services.assembler import partition as partition_module
 from services.runtime import metrics
 from services.runtime.clock import ServerClock
 from services.runtime.pull import ConsumerPull, Delivery
+from services.runtime.streams import PIN_TIMEOUT_S
 from tests.assemblers import Assembler, assembler
 from tests.conftest import Runtime, open_runtime
 from tests.facts import accepted, decoded, plan, planned
@@ -206,6 +215,30 @@ async def test_a_partition_whose_owner_gets_no_answers_is_taken_over(
         await many.events.append(accepted("r1", at=clock.now()))
         await until(lambda: well.partitions[number].open_requests == 1)
         assert not ill.partitions[number].is_asked
+
+
+async def test_who_has_no_room_for_more_keeps_its_partition(many: Runtime) -> None:
+    consumer, got = partition_consumer(partition_of("r1", PARTITIONS)), list[Delivery]()
+
+    async def start(count: int) -> ConsumerPull:
+        pull = ConsumerPull(
+            many.connection, Stream.EVENTS, consumer, got.append, group=PIN_GROUP, expires_s=1.0
+        )
+        await pull.start()
+        pull.want(count)
+        return pull
+
+    first = await start(1)
+    await many.events.append(accepted("r1"))
+    await until(lambda: len(got) == 1)
+    await got[0].ack()
+    first.want(0)
+    other = await start(1)
+    await asyncio.sleep(PIN_TIMEOUT_S + 0.5)
+    await many.events.append(planned(1, request="r1"))
+    await until(lambda: len(got) == 2)
+    assert (first.pin is not None, other.pin) == (True, None)
+    await asyncio.gather(first.stop(), other.stop())
 
 
 async def until(holds: Callable[[], bool], limit_s: float = 20) -> None:

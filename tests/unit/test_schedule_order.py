@@ -147,7 +147,7 @@ def facts_of(random: Random, number: int) -> list[Fact]:
     return [asked, *lines, plan(nodes, request=request)]
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.randoms(use_true_random=False))
 def test_nodes_are_handed_over_in_the_order_that_is_written_down(random: Random) -> None:
     both = Both()

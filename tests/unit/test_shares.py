@@ -299,10 +299,10 @@ def test_what_two_ask_for_is_left_to_whom_it_is_pinned() -> None:
 
 @settings(max_examples=15)
 @given(
-    partitions=st.integers(1, 12),
+    partitions=st.integers(1, 8),
     members=st.integers(2, 5),
-    wedged=st.integers(1, 4),
-    steps=STEPS.map(lambda steps: steps[:3]),
+    wedged=st.integers(1, 2),
+    steps=STEPS.map(lambda steps: steps[:2]),
     seed=st.integers(),
 )
 def test_nobody_keeps_a_partition_for_which_it_asks_in_vain(
@@ -323,8 +323,8 @@ def test_nobody_keeps_a_partition_for_which_it_asks_in_vain(
             leaver = world.random.choice(healthy)
             world.kill(leaver) if what == "kill" else world.leave(leaver)
         world.run(wait_s)
-    # Until it has found out, and before it tries again.
-    world.run(UNANSWERED_S + EXPIRES_S + ORPHAN_S + partitions * GOING_S)
+    # Until each has found out, as one may fall to the other first, and before they try again.
+    world.run(len(ill) * (UNANSWERED_S + 1) + EXPIRES_S + ORPHAN_S + partitions * GOING_S)
     names = {one.name for one in world.alive if one not in ill}
     had = {partition for partition, name in world.pins.items() if name in names}
     assert had == set(range(partitions))
