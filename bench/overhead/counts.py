@@ -22,7 +22,8 @@ from typing import Final
 import uvloop
 
 from bench.overhead.requests import Requests
-from bench.overhead.shapes import Shape, chain
+from bench.overhead.scheduling import Crowd, Scheduling
+from bench.overhead.shapes import Shape, chain, fan_out
 from bench.overhead.stand import PARTITIONS, Stand
 from bench.overhead.traffic import traffic
 from bench.overhead.worker import NoOpSettings, engines_of
@@ -58,6 +59,18 @@ WATCHED: Final = {
     "patterns": ("re/__init__.py", "_compile"),
 }
 
+#: What is said by the clock, however many nodes there are: pulls, the load, who has which
+#: partition. It is taken off what is published; words also off what is encoded.
+BY_THE_CLOCK: Final = {
+    "pulls": ("runtime/pull.py", "ConsumerPull._ask"),
+    "loads": ("runtime/pool_load.py", "LoadAnnouncer._tell"),
+    "claims": ("assembler/sharing.py", "Sharing._tell"),
+}
+
+#: Scheduling is counted apart, with more ready nodes than slots: of narrow and of wide graphs.
+NARROW, WIDE = fan_out(16), fan_out(64)
+HELD: Final = Crowd("8 requests", 8)
+
 Counts = dict[str, float]
 
 
@@ -82,7 +95,25 @@ async def count(folder: Path, repeats: int) -> tuple[Counts, pstats.Stats]:
                     sums[shape.name][name] += value
         nodes = repeats * (len(LONG.nodes) - len(SHORT.nodes))
         each = {n: (v - sums[SHORT.name][n]) / nodes for n, v in sums[LONG.name].items()}
-        return each, pstats.Stats(profile)
+        scheduling = {f"calls_held_{s.name.split()[-1]}": held_calls(s) for s in (NARROW, WIDE)}
+        return _without_clock(each) | scheduling, pstats.Stats(profile)
+
+
+def held_calls(shape: Shape) -> float:
+    """Return the calls that scheduling makes for a node of `shape`, most of them held."""
+    scheduling, profile = Scheduling(shape, HELD), cProfile.Profile()
+    facts = scheduling.plans(0)
+    profile.enable()
+    scheduling.run(facts)
+    profile.disable()
+    return sum(entry.callcount for entry in profile.getstats()) / (HELD.requests * len(shape.nodes))
+
+
+def _without_clock(counts: Counts) -> Counts:
+    words = counts.pop("loads") + counts.pop("claims")
+    counts["encodings"] -= words
+    counts["publishes"] -= words + counts.pop("pulls")
+    return counts
 
 
 async def _counted(
@@ -108,10 +139,11 @@ async def _counted(
 
 def _calls(profile: cProfile.Profile) -> Counts:
     """Return how many calls there were in all, and of the functions that are watched."""
-    counted = dict.fromkeys(("calls", *WATCHED), 0.0)
+    watched = WATCHED | BY_THE_CLOCK
+    counted = dict.fromkeys(("calls", *watched), 0.0)
     for entry in profile.getstats():
         counted["calls"] += entry.callcount
-        for name, (file, function) in WATCHED.items():
+        for name, (file, function) in watched.items():
             if _is_of(entry.code, file, function):
                 counted[name] += entry.callcount
     return counted

@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -98,26 +98,34 @@ class Scheduling:
         for _ in range(len(list(_words(self._crowd)))):
             self._hear()
         waves = max(1, NODES // (self._crowd.requests * len(self._shape.nodes)))
-        return min(self._wave(number) for number in range(waves))
+        return min(self._wave_us(number) for number in range(waves))
 
-    def _wave(self, number: int) -> float:
-        names = [f"{number}-{n}" for n in range(self._crowd.requests)]
-        plans = [_plan(name, at, self._shape) for at, name in enumerate(names)]
+    def plans(self, wave: int) -> list[Fact]:
+        """Return the plans of a wave of requests, one fact of each at a time."""
+        names = [f"{wave}-{n}" for n in range(self._crowd.requests)]
         self._graphs = {name: Graph(name) for name in names}
         self._results = {
             (name, node): _decoded(name, node) for name in names for node in self._shape.nodes
         }
-        # The clock is read once a wave: a reading may cost more than a fact.
-        began_ns = time.thread_time_ns()
-        for facts in zip(*plans, strict=True):
-            for fact in facts:
-                self._take(fact)
+        plans = [_plan(name, at, self._shape) for at, name in enumerate(names)]
+        return [fact for facts in zip(*plans, strict=True) for fact in facts]
+
+    def run(self, plans: Sequence[Fact]) -> None:
+        """Work requests off; raises `RuntimeError` if that does not come to an end."""
+        for fact in plans:
+            self._take(fact)
         while self._running:
             self._take(self._running.popleft())
-        used_ns = time.thread_time_ns() - began_ns
         if not all(graph.is_complete for graph in self._graphs.values()):
             raise RuntimeError("a node was never handed over")
-        for name in names:
+
+    def _wave_us(self, number: int) -> float:
+        plans = self.plans(number)
+        # The clock is read once a wave: a reading may cost more than a fact.
+        began_ns = time.thread_time_ns()
+        self.run(plans)
+        used_ns = time.thread_time_ns() - began_ns
+        for name in self._graphs:
             self._releases.forget(name)
         return used_ns / 1000 / len(self._results)
 

@@ -176,7 +176,10 @@ class LoadAnnouncer:
     async def say(self) -> None:
         """Say it now."""
         for word in self._words():
-            await self._connection.publish(Subjects.load(word.pool), encode(word))
+            await self._tell(word)
+
+    async def _tell(self, word: LoadAnnounced) -> None:
+        await self._connection.publish(Subjects.load(word.pool), encode(word))
 
 
 def _now_s() -> float:
