@@ -27,8 +27,10 @@ _NOT_IN_WORD: Final = (
     r"\u060C\u061B\u061F\u3001\u3002\uFF01\uFF0C\uFF1A\uFF1B\uFF1F"
 )
 # After its last word a title has no room for another. A model that wants one goes on without a
-# space, in Chinese: "can be more expensive than reusable瓶子". Chinese itself has a word or two.
-_NOT_IN_LAST_WORD: Final = rf"{_NOT_IN_WORD}\u2E80-\u9FFF"
+# space, in another script ("more expensive than reusable瓶子"). So that word is of one script,
+# and not of Chinese, whose titles have a word or two.
+_LAST_LATIN: Final = r"A-Za-z0-9\u00B0-\u024F\u2019#%&\x27()+.\x2F\x2D"
+_LAST_OTHER: Final = r"0-9\u0370-\u060B\u060D-\u061A\u0620-\u167F\u1700-\u1FFF\uAC00-\uD7A3\x2D"
 _LEVEL: Final = ("easy", "hard")
 
 
@@ -60,7 +62,7 @@ def _gbnf(shapes: Sequence[ShapeKind], most: int, done: int) -> str:
         f"root ::= {' | '.join(_gbnf_start(shape, done) for shape in shapes)}",
         f"char ::= [^{_NOT_IN_WORD}]",
         f"word ::= char{{1,{MAX_WORD_CHARS}}}",
-        f"last ::= [^{_NOT_IN_LAST_WORD}]{{1,{MAX_WORD_CHARS}}}",
+        f"last ::= [{_LAST_LATIN}]{{1,{MAX_WORD_CHARS}}} | [{_LAST_OTHER}]{{1,{MAX_WORD_CHARS}}}",
         f'title ::= word (" " word){{0,{MAX_WORDS - 2}}} (" " last)?',
         f'marks ::= " | " ({_gbnf_words(_LEVEL)}) " " ({_gbnf_words(tuple(SIZES))})',
     ]
@@ -118,8 +120,8 @@ def _regex_plan(shape: ShapeKind, most: int, done: int) -> str:
 
 def _regex_line(number: int, shape: ShapeKind) -> str:
     word = f"[^{_NOT_IN_WORD}]{{1,{MAX_WORD_CHARS}}}"
-    last = f"[^{_NOT_IN_LAST_WORD}]{{1,{MAX_WORD_CHARS}}}"
-    title = f"{word}(?: {word}){{0,{MAX_WORDS - 2}}}(?: {last})?"
+    last = "|".join(f"[{chars}]{{1,{MAX_WORD_CHARS}}}" for chars in (_LAST_LATIN, _LAST_OTHER))
+    title = f"{word}(?: {word}){{0,{MAX_WORDS - 2}}}(?: (?:{last}))?"
     needs = _regex_needs(number) if shape == "graph" else ""
     marks = rf" \| (?:{'|'.join(_LEVEL)}) (?:{'|'.join(SIZES)})"
     return rf"{number}\. {title}{marks}{needs}\n"

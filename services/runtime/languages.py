@@ -10,9 +10,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final, Literal
+
+from proto.messages import Turn
 
 Language = Literal["en", "zh", "de", "ar", "fr", "es", "it", "pt"]
 #: What a text is taken for that shows no language.
@@ -21,26 +23,36 @@ DEFAULT: Final[Language] = "en"
 #: Common words, those of questions above all, as questions are short. Some are of two languages:
 #: what tells is how many of them are found.
 _WORDS: Final[Mapping[Language, str]] = {
-    "en": """a an and any are as at be by can could did do does explain for from give had has have
-        how i if in is it me my not of on or our should some that the their there these they this
-        to us was we were what when where which who why will with would write you your""",
-    "de": """als am an auch auf aus bei beschreibe das dem den der des die drei ein eine einem einen
-        einer er erkläre es für gib gibt hat ich im in ist kann können man mehr mein meine mich mir
-        mit nach nenne nicht oder schreibe sich sie sind soll sollte um und von vor wann war warum
-        was welche wenn wer werden wie wird wo wäre zu zum zur über""",
-    "fr": """au aux avec ce ces comment d dans de des donne du décris elle en est et explique faire
-        faut il ils j je l la le les leur ma mes moi mon n ne nous on ont ou où par pas peut plus
-        pour pourquoi qu que quel quelle quelles quels qui quoi s sa se ses si son sont sur un une
-        vous y à écris""",
-    "es": """al como con cuando cuál cuáles cómo dame de debo del describe donde dónde el en es
-        escribe esta está están explica gente hay la las lo los me mi mis más no o para pero por
-        porque puede puedo que qué quién se ser si sin sobre son su sus un una y ya""",
-    "it": """a al alla che chi come con cosa cui da dal dammi dei del della delle descrivi di e gli
-        ha ho i il in io la le lo loro ma mi mia mio nei nel nella non o per perché più posso può
-        qual quale quali quando quello questo scrivi se si sono spiega su sul un una uno è""",
-    "pt": """a ao aos as com como da das de descreva do dos e ela ele em escreva essa esse está eu
-        explique mais me meu minha na nas no nos não o os ou para pela pelo podem pode por porque
-        posso qual quais quando que quem se seu sua são tem um uma é à""",
+    "en": """a about an and any are as at be best between by can could did do does
+        explain for from give had has have how i if in is it keep me most my need
+        not of on or our should some that the their there these they this to us was
+        we were what when where which who why will with would write you your""",
+    "de": """als am an auch auf aus bei beschreibe das dem den der des die drei
+        durch ein eine einem einen einer er erkläre es für gib gibt haben hat hätte
+        ich ihre im in ist kann können könnte man mehr mein meine mich mir mit nach
+        nenne nicht nie oder schreibe sein sich sie sind soll sollte um und unser
+        unsere unserer von vor wann war warum was welche wenn wer werden wie wieder
+        wird wo wäre zu zum zur über""",
+    "fr": """au aux avec avoir ce cela ces comment d dans de des doit doivent donne
+        du décris elle en entre est et explique faire faut il ils j jamais je l la
+        le les leur ma mes moi mon n ne nos notre nous on ont ou où par pas peut
+        peuvent plus pour pourquoi qu que quel quelle quelles quels qui quoi s sa se
+        ses si son sont sur un une votre vous y à écris être""",
+    "es": """al como con cuando cuál cuáles cómo dame de debería debo del describe
+        donde dónde el en entre es escribe esta está están explica gente hace hacer
+        hay hubiera la las lo los me mi mis más no nuestra nuestro nunca o para pero
+        por porque puede puedo que quién qué se ser si sin sobre son su sus tiene un
+        una y ya""",
+    "it": """a al alla che chi come con cosa cui d da dal dammi degli dei del della
+        delle descrivi di dovrebbe dovrei e essere fare fosse gli ha hanno ho i il
+        in io l la le lo loro ma mai mi mia mio nei nel nella non nostra nostro o
+        per perché più posso può qual quale quali quando quello questo scrivi se si
+        sono spiega su sul un una uno è""",
+    "pt": """a ao aos as com como da das de descreva deve do dos e ela ele em entre
+        escreva essa esse está eu explique fazer mais me meu minha na nas no nos
+        nossa nosso nunca não o os ou para pela pelo pode podem por porque posso
+        quais qual quando que quem se ser seu sua são tem tivesse um uma umas uns à
+        é""",
 }
 
 _LANGUAGES: Final[Mapping[str, tuple[Language, ...]]] = {
@@ -66,6 +78,20 @@ def language_of(text: str) -> Language | None:
     than all others. Names and code are Latin in any language: fewer letters of another script tell.
     """
     return _language_of(text[:_LOOKED_AT_CHARS])
+
+
+def language_asked(question: str, context: Sequence[Turn]) -> Language:
+    """Return the language of a question; where it shows none, that of what was asked before it.
+
+    It follows from the request alone, so that plan and nodes are made with the same examples.
+
+    Args:
+        question: as the client wrote it.
+        context: what was said before, oldest first.
+    """
+    asked = [turn.content for turn in reversed(context) if turn.role == "user"]
+    found = (language_of(text) for text in (question, *asked))
+    return next((language for language in found if language), DEFAULT)
 
 
 @lru_cache(maxsize=256)

@@ -20,7 +20,7 @@ from proto.messages import DecodeNode, NodeSpec, NodeText
 from proto.names import DIRECT_NODE, is_joint
 from services.runtime.calls import ChatCall, ChatMessage
 from services.runtime.context import as_text, as_turns
-from services.runtime.languages import DEFAULT, Language, language_of
+from services.runtime.languages import Language, language_asked
 from services.worker.examples import EXAMPLES
 from services.worker.joints import joint_call
 
@@ -72,14 +72,8 @@ def _part(work: DecodeNode) -> tuple[ChatMessage, ...]:
         turns.append(ChatMessage("assistant", text.text))
         asked = ""
     last = ChatMessage("user", asked + _instruction(work.node))
-    return (ChatMessage("system", rules), *_example(_language(work)), *turns, last)
-
-
-def _language(work: DecodeNode) -> Language:
-    """Return the question's language; where it does not show one, that of what was asked before."""
-    asked = [turn.content for turn in reversed(work.context) if turn.role == "user"]
-    found = (language_of(text) for text in (work.question, *asked))
-    return next((language for language in found if language), DEFAULT)
+    example = _example(language_asked(work.question, work.context))
+    return (ChatMessage("system", rules), *example, *turns, last)
 
 
 @cache
