@@ -69,13 +69,14 @@ async def _wrote(client: EngineClient, sample: Sample) -> Wrote:
         await ask(client, question, "sgd", constrained=True), checked=True, max_nodes=MAX_NODES
     )
     written = [await _text(client, sample, point) for point in POINTS]
-    typer.echo(f"{sample.language} {sample.question}: {written}", err=True)
-    return Wrote(
+    made = Wrote(
         sample,
         tuple(node.summary for node in plan.nodes),
         tuple(text for text, _ in written),
         sum(tokens for _, tokens in written),
     )
+    typer.echo(f"{sample.language} {sample.question}\n{made.titles}\n{made.texts}", err=True)
+    return made
 
 
 async def _text(client: EngineClient, sample: Sample, point: int) -> tuple[str, int]:
