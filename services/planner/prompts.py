@@ -5,24 +5,20 @@ the shape of the graphs, so their points are mostly independent; the difficulty 
 before the needs, or nearly every point is chained to the one before; titles without
 punctuation stay titles. Hard points come first, and what joins points is easy: the answer
 waits for the last line, and the small model writes it in half the time. The question
-stands last, so that all before it stays in the engine's prefix cache: it is the same for all
-requests in one language.
+stands last, so that all before it stays in the engine's prefix cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
-from itertools import zip_longest
 from typing import Final
 
 from proto.messages import Mode, Turn
-from services.planner.examples import PLANS
 from services.planner.grammar import grammar, shapes_of
-from services.planner.parser import END_LINE, ShapeKind
+from services.planner.parser import ShapeKind
+from services.planner.reading import point_of
 from services.runtime.calls import ChatCall, ChatMessage
 from services.runtime.context import as_text
-from services.runtime.languages import Language, language_asked
 
 _SYSTEM: Final = """\
 You plan the answer to a question; you do not write it. Answer in this form, in the question's \
@@ -36,17 +32,40 @@ points
 - Last line: end"""
 
 # Their order and words matter much to small models: see docs/adr/0020-gate.md.
-_DIRECT: Final = (
+_EXAMPLES: Final = (
     ("Write a SQL query that returns the ten newest orders.", "code"),
+    (
+        "Soll unsere Firma das Büro aufgeben?",
+        """graph
+1. Folgen für die Zusammenarbeit | hard medium
+2. Recht und Datenschutz | hard short
+3. Kosten von Miete und Technik | easy short
+4. Wünsche der Mitarbeiter | easy short
+5. Empfehlung | easy short needs 1,2,3
+end""",
+    ),
     ("A train covers 210 km in 3 hours. What is its speed?", "number"),
+    (
+        "How can I keep my houseplants healthy?",
+        """list
+1. Pests and diseases | hard medium
+2. Water by the feel of the soil | easy medium
+3. Right light for each plant | easy short
+4. Repotting and feeding | easy short
+end""",
+    ),
     ("Write an invitation to a garden party.", "letter"),
+    (
+        "What if the Moon had never formed?",
+        """graph
+1. Unsteady tilt of the axis | hard medium
+2. Weaker tides and coasts | easy short
+3. Darker nights for animals | easy short
+4. Calendars and myths | easy short
+5. Odds for life on Earth | easy short needs 1,2
+end""",
+    ),
     ("You are a lighthouse keeper. Greet a visitor.", "speech"),
-)
-#: Shape and marks of the plans that stand between these, whose titles are in several languages.
-_SHAPES: Final = (
-    ("graph", ("hard medium", "hard short", "easy short", "easy short", "easy short needs 1,2,3")),
-    ("list", ("hard medium", "easy medium", "easy short", "easy short")),
-    ("graph", ("hard medium", "easy short", "easy short", "easy short", "easy short needs 1,2")),
 )
 
 #: Against titles that repeat one another; small enough to leave the form alone.
@@ -77,8 +96,7 @@ def plan_call(
         constrained: whether the reply must match the grammar.
     """
     asked = f"{as_text(context)}Question: {question}" if context else question
-    language = language_asked(question, context)
-    messages = [*_prefix(language), ChatMessage("user", asked + _wish(mode))]
+    messages = [*_prefix(), ChatMessage("user", asked + _wish(mode))]
     if done_lines:
         messages += _so_far(done_lines, shapes_of(mode)[-1])
     left = max(max_nodes - len(done_lines), 0)
@@ -90,23 +108,25 @@ def plan_call(
     )
 
 
-@cache
-def _prefix(language: Language) -> tuple[ChatMessage, ...]:
-    plans = [
-        (plan.question, _plan(shape, plan.titles, marks))
-        for plan, (shape, marks) in zip(PLANS[language], _SHAPES, strict=True)
-    ]
+def foreign_points(question: str) -> frozenset[tuple[str, ...]]:
+    """Return the points of the examples that are of no answer to `question`.
+
+    A small model that is asked in a language that it hardly knows copies a whole plan out of its
+    prompt. What is of an example with whose question this one shares no word is surely a copy, if
+    it is more than a word: a recommendation may stand in any plan.
+    """
+    asked = set(point_of(question))
+    plans = [plan for example, plan in _EXAMPLES if asked.isdisjoint(point_of(example))]
+    lines = [line for plan in plans for line in plan.splitlines() if "|" in line]
+    points = (point_of(line.partition(". ")[2].partition(" |")[0]) for line in lines)
+    return frozenset(point for point in points if len(point) > 1)
+
+
+def _prefix() -> list[ChatMessage]:
     messages = [ChatMessage("system", _SYSTEM)]
-    for turn in zip_longest(_DIRECT, plans):
-        for question, plan in filter(None, turn):
-            messages += [ChatMessage("user", question), ChatMessage("assistant", plan)]
-    return tuple(messages)
-
-
-def _plan(shape: str, titles: Sequence[str], marks: Sequence[str]) -> str:
-    lines = enumerate(zip(titles, marks, strict=True), 1)
-    written = (f"{number}. {title} | {mark}" for number, (title, mark) in lines)
-    return "\n".join([shape, *written, END_LINE])
+    for question, plan in _EXAMPLES:
+        messages += [ChatMessage("user", question), ChatMessage("assistant", plan)]
+    return messages
 
 
 def _wish(mode: Mode) -> str:

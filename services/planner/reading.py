@@ -1,15 +1,16 @@
-"""A plan as it is read: the parser's items, without points that are said twice. Pure.
+"""A plan as it is read: the parser's items, without points that are said twice or copied. Pure.
 
 The check works on a prefix of the plan, because a line is published as soon as it ends: a
-point that repeats an earlier one is left out before it becomes a fact. The points after it
-move up by one number. Needs stay as they are written: a node that does not get the text it
-builds on is worse than one that waits. What is nearly a chain the gate answers directly.
+point that repeats an earlier one, or one of the prompt's examples, is left out before it
+becomes a fact. The points after it move up by one number. Needs stay as they are written: a
+node that does not get the text it builds on is worse than one that waits. What is nearly a
+chain the gate answers directly.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 from proto.messages import NodeSpec
@@ -18,6 +19,8 @@ from services.planner.parser import PlanItem, PlanLimits, Planned, PlanParser, r
 _ARTICLES: Final = frozenset(("a", "an", "the", "der", "die", "das"))
 #: A plural without its s has so many letters: "News channels" are not new ones.
 _MIN_STEM_CHARS: Final = 4
+#: Stands for a point that is left out, and that no earlier one says.
+_NOWHERE: Final = 0
 
 
 class PlanReader:
@@ -27,6 +30,7 @@ class PlanReader:
         limits: bounds of the plan.
         done: lines of nodes that are already published, as for :class:`PlanParser`.
         checked: whether points are checked; else this is the parser.
+        foreign: points that are of no answer to the question, as `point_of` has them.
 
     Attributes:
         done: the nodes of `done`, as they were published.
@@ -43,9 +47,11 @@ class PlanReader:
         done: Sequence[str] = (),
         *,
         checked: bool = True,
+        foreign: Collection[tuple[str, ...]] = (),
     ) -> None:
         self._parser = PlanParser(limits, done)
         self._checked = checked
+        self._foreign = foreign
         self._ids: dict[int, int] = {}  # by the number that the model wrote
         self._points: dict[tuple[str, ...], int] = {}
         self.written: list[NodeSpec] = []
@@ -70,13 +76,13 @@ class PlanReader:
                 yield planned
 
     def _planned(self, item: Planned) -> Planned | None:
-        """Return the item as it is published, or None if it repeats an earlier one."""
+        """Return the item as it is published, or None if it is left out."""
         said = item.node
         self.lines += 1
         point = point_of(said.summary)
         known = self._points.get(point) if point else None
-        if known and self._checked:
-            self._ids[said.id] = known
+        if self._checked and (known or point in self._foreign):
+            self._ids[said.id] = known or _NOWHERE
             return None
         node = _renumbered(said, self._ids, len(self.written) + 1)
         self._note(node, said.id)
@@ -90,7 +96,7 @@ class PlanReader:
 
 
 def _renumbered(node: NodeSpec, ids: Mapping[int, int], number: int) -> NodeSpec:
-    needs = tuple(sorted({ids[need] for need in node.needs}))
+    needs = tuple(sorted({ids[need] for need in node.needs} - {_NOWHERE}))
     renumbered: NodeSpec = node.model_copy(update={"id": number, "needs": needs})
     return renumbered
 

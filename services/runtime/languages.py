@@ -83,7 +83,7 @@ def language_of(text: str) -> Language | None:
 def language_asked(question: str, context: Sequence[Turn]) -> Language:
     """Return the language of a question; where it shows none, that of what was asked before it.
 
-    It follows from the request alone, so that plan and nodes are made with the same examples.
+    It follows from the request alone, so that all its nodes are shown the same example.
 
     Args:
         question: as the client wrote it.

@@ -8,7 +8,6 @@ from bench.language_samples import SAMPLES, Sample
 from bench.languages import Wrote, table
 from proto.messages import DecodeNode, NodeSpec, Turn
 from proto.names import Pool
-from services.planner.examples import PLANS
 from services.runtime.languages import Language, language_of
 from services.worker.examples import EXAMPLES, Example
 from services.worker.prompts import node_call
@@ -102,13 +101,6 @@ def test_instructions_have_no_say_in_the_language_of_the_example() -> None:
 
 def test_where_no_language_shows_the_example_is_english() -> None:
     assert shown("Kubernetes?") == ENGLISH
-
-
-@pytest.mark.parametrize("language", PLANS)
-def test_a_plan_of_the_examples_is_of_a_question_in_its_language(language: Language) -> None:
-    asked = [plan.question for plan in PLANS[language]]
-    foreign = asked[:1] if language == "en" else []  # it stands for all other languages
-    assert {language_of(question) for question in asked if question not in foreign} == {language}
 
 
 @pytest.mark.parametrize("language", EXAMPLES)

@@ -11,12 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proto.messages import Mode, Turn
-from services.planner.examples import PLANS
 from services.planner.gate import MIN_NODES
 from services.planner.grammar import grammar, shapes_of
 from services.planner.parser import End, PlanLimits, Planned, PlanParser, Shape
 from services.planner.prompts import plan_call
-from services.runtime.languages import Language
 
 PLAN = """graph
 1. Cost of rent | easy short
@@ -201,31 +199,14 @@ def test_the_question_stands_last_behind_a_prefix_that_is_the_same_for_all() -> 
     assert (one[-1].role, one[-1].content) == ("user", "Why?")
 
 
-def replies_shown(question: str) -> list[str]:
-    messages = plan_call(question, mode="auto", max_nodes=12).messages
-    return [message.content for message in messages if message.role == "assistant"]
-
-
-@pytest.mark.parametrize("language", PLANS)
-def test_the_examples_are_plans_that_the_grammar_allows(language: Language) -> None:
-    replies = replies_shown(PLANS[language][1].question)
+def test_the_examples_are_plans_that_the_grammar_allows() -> None:
+    replies = [
+        m.content
+        for m in plan_call("Why?", mode="auto", max_nodes=12).messages
+        if m.role == "assistant"
+    ]
     assert all(allows(reply) for reply in replies)
     assert {reply.split("\n")[0] for reply in replies} >= {"code", "list", "graph"}
-
-
-@pytest.mark.parametrize("language", PLANS)
-def test_the_examples_have_the_same_shape_in_all_languages(language: Language) -> None:
-    def bare(replies: list[str]) -> list[str]:
-        return [re.sub(r"\. .*? \|", ". |", reply) for reply in replies]
-
-    assert bare(replies_shown(PLANS[language][1].question)) == bare(replies_shown("Why?"))
-
-
-@pytest.mark.parametrize("language", PLANS)
-def test_a_question_is_planned_by_examples_in_its_language(language: Language) -> None:
-    replies = "\n".join(replies_shown(PLANS[language][1].question))
-    for plan in PLANS[language]:
-        assert all(f". {title} | " in replies for title in plan.titles)
 
 
 def test_the_prompt_is_short_because_prefill_is_slow_on_cpus() -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from proto.messages import NodeSpec
 from services.planner.gate import decide, depth
 from services.planner.parser import End, PlanItem, Planned, PlanParser, Shape, render
+from services.planner.prompts import foreign_points, plan_call
 from services.planner.reading import PlanReader, point_of
 
 
@@ -114,6 +115,45 @@ def test_needs_stay_as_the_model_wrote_them_however_deep() -> None:
     assert [node.needs for node in nodes] == [(), (1,), (2,), (1, 3)]
     assert decide("auto", "graph", nodes, "complete").reason == "chain"
     assert decide("sgd", "graph", nodes, "complete").nodes == (1, 2, 3, 4)
+
+
+def test_a_point_copied_from_an_example_is_left_out_with_the_needs_on_it() -> None:
+    plan = (
+        "graph\n1. Calendars and myths | hard medium\n2. Bees | easy short\n"
+        "3. Calendars and Myths! | easy short\n4. Advice | easy short needs 1,2,3\nend"
+    )
+    reader = PlanReader(foreign={point_of("Calendars and myths")})
+    assert [(node.id, node.summary, node.needs) for node in nodes_of(read(plan, reader))] == [
+        (1, "Bees", ()),
+        (2, "Advice", (1,)),
+    ]
+
+
+def test_a_plan_that_is_copied_whole_is_answered_directly() -> None:
+    shown = [message.content for message in plan_call("?", mode="sgd", max_nodes=9).messages]
+    copied = next(text for text in shown if "Calendars and myths" in text)
+    reader = PlanReader(foreign=foreign_points("ماذا لو اختفى النحل من العالم؟"))
+    assert len(nodes_of(read(copied, reader))) == 0
+    assert decide("auto", "graph", reader.written).nodes == (0,)
+    assert decide("sgd", "graph", reader.written).nodes == (0,)
+
+
+@pytest.mark.parametrize(
+    ("question", "is_foreign"),
+    [
+        ("ماذا لو اختفى النحل من العالم؟", True),
+        ("如果世界上没有蜜蜂会怎么样?", True),
+        ("Was wäre, wenn es keine Bienen mehr gäbe?", True),
+        ("What if the tides were weaker?", False),
+        ("Without a Moon, would there be life?", False),
+    ],
+)
+def test_what_an_example_says_is_foreign_to_a_question_that_has_no_word_of_its(
+    question: str, is_foreign: bool
+) -> None:
+    foreign = foreign_points(question)
+    assert (point_of("Calendars and myths") in foreign) is is_foreign
+    assert point_of("Empfehlung") not in foreign
 
 
 def test_without_checks_it_is_the_parser() -> None:
