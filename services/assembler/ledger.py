@@ -47,8 +47,7 @@ class Ledger:
     def release(self, release: Release, headers: dict[str, str]) -> asyncio.Future[Outcome]:
         """Hand a node to its pool; that it is queued already is as good.
 
-        Raises:
-            MessageTooLarge: what it builds on is more than NATS takes.
+        It ends with `MessageTooLarge` if what the node builds on is more than NATS takes.
         """
         work = release.work
         subject = Subjects.node(work.pool, release.band, work.request, work.node.id, work.attempt)

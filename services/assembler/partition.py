@@ -404,29 +404,22 @@ class Partition:
             self._start(open_request, self._end(end, open_request), "end")
 
     def _start_release(self, open_request: OpenRequest, release: Release) -> None:
-        if release.delay_s:
-            self._start(open_request, self._release_later(open_request, release), "release")
-            return
-        try:
-            stored = self._ledger.release(release, open_request.headers)
-        except MessageTooLarge as error:
-            self._start(open_request, self._fail_request(open_request, error), "end")
-        else:
-            stored.add_done_callback(partial(self._release_ended, open_request))
-            self._note(open_request, stored, "release")
+        stored: Effect = (
+            asyncio.create_task(self._release_later(open_request, release), name="release later")
+            if release.delay_s
+            else self._ledger.release(release, open_request.headers)
+        )
+        stored.add_done_callback(partial(self._release_ended, open_request))
+        self._note(open_request, stored, "release")
 
     def _release_ended(self, open_request: OpenRequest, stored: Effect) -> None:
-        """A stream may take less than NATS does: then only the server says that it is too large."""
         error = None if stored.cancelled() else stored.exception()
-        if isinstance(error, MessageTooLarge):
+        if isinstance(error, MessageTooLarge) and not open_request.under_way("end"):
             self._start(open_request, self._fail_request(open_request, error), "end")
 
     async def _release_later(self, open_request: OpenRequest, release: Release) -> None:
         await asyncio.sleep(release.delay_s)
-        try:
-            await self._ledger.release(release, open_request.headers)
-        except MessageTooLarge as error:
-            await self._fail_request(open_request, error)
+        await self._ledger.release(release, open_request.headers)
 
     async def _fail_request(self, open_request: OpenRequest, error: SkelgraphError) -> None:
         await self._end(failure(open_request.graph, ErrorInfo.of(error)), open_request)

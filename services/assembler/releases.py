@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
@@ -72,8 +73,7 @@ class Releases:
         if not ready:
             return
         if self._schedule.passes(ready, pool, self._others(pool)):
-            for held in ready:
-                self._start(held)
+            self._start_all(ready)
         else:
             for held in ready:
                 self._schedule.hold(held)
@@ -101,8 +101,7 @@ class Releases:
         for pool in _POOLS:
             while self._schedule.holds(pool):
                 taken = self._schedule.take(pool, self._others(pool))
-                void = [held for held in taken if not self._start(held)]
-                if not void:
+                if self._start_all(taken):
                     break
         # Not at every word of the others, or all would answer one another for ever.
         if self._said != self._schedule.counts():
@@ -123,6 +122,17 @@ class Releases:
         load = self._board.load(pool, _now_s(), without=self._source)
         listening = self._listening and _now_s() < self._listening.when()
         return replace(load, slots=0) if load.slots is None and listening else load
+
+    def _start_all(self, taken: Sequence[Held]) -> bool:
+        """Hand nodes over; return False if one is of no more use. Those after an error wait on."""
+        rest, all_started = deque(taken), True
+        try:
+            while rest:
+                all_started &= self._start(rest.popleft())
+        finally:
+            for held in rest:
+                self._schedule.hold(held)
+        return all_started
 
     def _start(self, held: Held) -> bool:
         """Hand a node over; return False if it is of no more use, and its room is free again."""

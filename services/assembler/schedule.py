@@ -22,6 +22,9 @@ from services.runtime.pool_load import PoolLoad
 
 #: How much of waiting a token of expected work is worth, in seconds: about what it takes.
 TOKEN_S: Final = 0.025
+#: Nodes that are handed to a pool of which no slots are known: more than most can decode at once,
+#: and no more, as there may be no worker at all, and the stream of nodes is everybody's.
+EAGER_NODES: Final = 1024
 
 
 @dataclass(slots=True, eq=False)
@@ -202,9 +205,10 @@ class Schedule:
 
     def _room(self, pool: Pool, others: PoolLoad) -> float:
         lane = self._lanes[pool]
-        if others.slots is None or not self._nodes_a_slot:
+        if not self._nodes_a_slot:
             return math.inf
-        most = math.ceil(others.slots * self._nodes_a_slot)
+        unknown = others.slots is None
+        most = EAGER_NODES if unknown else math.ceil((others.slots or 0) * self._nodes_a_slot)
         ours = lane.released + lane.held
         share = most * ours // max(1, ours + others.released + others.held)
         slack = most - lane.released - others.released

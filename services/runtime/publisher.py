@@ -169,7 +169,9 @@ class DurablePublisher:
         first: bool = False,
         keep_on: bool = False,
     ) -> asyncio.Future[Outcome]:
-        """Store `data` under `subject`; say what became of it when NATS has. Errors as `publish`.
+        """Store `data` under `subject`; say what became of it when NATS has.
+
+        The errors of `publish` are told in the same way, none is raised here.
 
         Args:
             subject: a subject that a stream captures.
@@ -179,14 +181,14 @@ class DurablePublisher:
             keep_on: where the stream is at its limit, try again until it takes it.
         """
         size = len(data) + sum(len(name) + len(value) for name, value in (headers or {}).items())
+        done: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         if size > self._connection.max_payload_bytes:
-            raise MessageTooLarge(
-                f"{subject}: {size} of at most {self._connection.max_payload_bytes} bytes"
-            )
+            most = self._connection.max_payload_bytes
+            done.set_exception(MessageTooLarge(f"{subject}: {size} of at most {most} bytes"))
+            return done
         marked = {**(headers or {}), _MSG_ID: _fresh_id()}
         if first:
             marked[_EXPECTED_LAST] = "0"
-        done = asyncio.get_running_loop().create_future()
         one = _Publish(subject, data, marked, done, keep_on=keep_on)
         self._enter(one)
         return done

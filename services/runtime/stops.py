@@ -34,6 +34,8 @@ T = TypeVar("T")
 
 #: A stop that came before its work is remembered for this long.
 REMEMBER_S: Final = 60.0
+#: Requests whose end is looked for at once: one slow answer does not hold up all others.
+LOOKS_AT_ONCE: Final = 16
 
 
 class Stops:
@@ -52,6 +54,7 @@ class Stops:
         self._running: dict[asyncio.Task[object], tuple[str, int | None]] = {}
         self._stopped: dict[asyncio.Task[object], type[SkelgraphError]] = {}
         self._recent: dict[str, tuple[float, StopWork]] = {}
+        self._looks = asyncio.Semaphore(LOOKS_AT_ONCE)
 
     async def listen(self, connection: Connection) -> None:
         """Hear stops from now on."""
@@ -121,15 +124,19 @@ class Stops:
         return known is not None and _concerns(known[1], node)
 
     async def _look_once(self) -> None:
-        for request in {request for request, _ in self._running.values()}:
+        requests = {request for request, _ in self._running.values()}
+        await asyncio.gather(*map(self._look_at, requests))
+
+    async def _look_at(self, request: str) -> None:
+        async with self._looks:
             try:
                 ended = await self._events.has_ended(request)
             except QueueUnavailable as error:
                 log.warning("look_for_end_failed", request=request, error=error.message)
-                continue
-            for task, (other, _) in list(self._running.items()):
-                if ended and other == request:
-                    self._stop(task, Cancelled)
+                return
+        for task, (other, _) in list(self._running.items()):
+            if ended and other == request:
+                self._stop(task, Cancelled)
 
     def _forget_old(self) -> None:
         old = time.monotonic() - REMEMBER_S

@@ -8,11 +8,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from proto.errors import QueueUnavailable
+from proto.errors import Cancelled, QueueUnavailable
 from proto.names import Band, Pool, Stream, Subjects, node_consumer
 from services.runtime.clock import ServerClock
+from services.runtime.stops import LOOKS_AT_ONCE, Stops
 from services.runtime.work import Job, WorkLoop
 from tests.conftest import ACK_WAIT_S, Runtime
+from tests.facts import answered
 
 Handler = Callable[[Job], Awaitable[None]]
 
@@ -242,3 +244,27 @@ async def test_work_that_comes_one_by_one_is_taken_without_delay(
         for node in range(40):
             await queue(runtime, node, Band.URGENT if node % 2 else Band.NORMAL)
             await recorder.until(lambda wanted=node: wanted in recorder.begun)  # type: ignore[misc]
+
+
+async def test_ends_that_nobody_has_told_of_are_found_of_more_requests_than_are_looked_at_at_once(
+    runtime: Runtime,
+) -> None:
+    clock = ServerClock()
+    await clock.sync(runtime.connection)
+    stops = Stops(runtime.events, look_every_s=60, clock=clock)
+    requests = [f"r{number}" for number in range(2 * LOOKS_AT_ONCE + 1)]
+    deadline_at = clock.now() + 60
+    running = {
+        request: asyncio.create_task(
+            stops.run(asyncio.sleep(60), request=request, node=1, deadline_at=deadline_at)
+        )
+        for request in requests
+    }
+    for request in requests[1:]:
+        await runtime.events.append(answered(request))
+    await stops._look_once()
+    done, _ = await asyncio.wait([running[request] for request in requests[1:]], timeout=5)
+    assert {type(task.exception()) for task in done} == {Cancelled}
+    assert len(done) == len(requests) - 1
+    assert not running[requests[0]].done()
+    running[requests[0]].cancel()

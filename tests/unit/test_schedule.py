@@ -22,7 +22,7 @@ from proto.messages import (
 )
 from proto.names import Pool
 from services.assembler.graph import Graph, Release
-from services.assembler.schedule import Held, Schedule
+from services.assembler.schedule import EAGER_NODES, Held, Schedule
 from services.runtime.pool_load import BLIND_S, EXPIRES_S, LoadBoard, PoolLoad
 
 #: Six nodes, of which the fourth needs two and the last needs that.
@@ -134,6 +134,20 @@ def test_all_is_handed_over_where_the_slots_are_not_known_or_it_is_wished() -> N
     ):
         hold(schedule, graph("r"))
         assert len(schedule.take(Pool.LARGE, load)) == 4
+
+
+def test_a_pool_without_a_worker_does_not_fill_the_stream_of_nodes() -> None:
+    schedule, dead = Schedule(1.25), PoolLoad(slots=None)
+    ready = 2 * EAGER_NODES // 4
+    for number in range(ready):
+        hold(schedule, graph(f"r{number}"))
+    assert len(schedule.take(Pool.LARGE, dead)) == EAGER_NODES
+    assert schedule.take(Pool.LARGE, dead) == []
+    # Somebody decodes after all: it goes on, node by node.
+    schedule.done("r0", 1)
+    assert len(schedule.take(Pool.LARGE, dead)) == 1
+    last = [Held(graph("last"), 1, Pool.LARGE, 0.0, ignore)]
+    assert not schedule.passes(last, Pool.LARGE, dead)
 
 
 def test_others_leave_us_our_share() -> None:
