@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from services.assembler.graph import RetryPolicy
+from services.assembler.folded import RetryPolicy
 from services.assembler.ledger import Ledger
 from services.assembler.partition import Partition
 from services.assembler.releases import Releases
@@ -17,9 +17,9 @@ from services.assembler.sharing import Sharing
 from services.runtime.clock import ServerClock
 from services.runtime.connection import Connection
 from services.runtime.facts import EventLog
+from services.runtime.marks import Marks
 from services.runtime.pool_load import LoadBoard
 from services.runtime.publisher import DurablePublisher
-from services.runtime.work import Marks
 from tests.conftest import ACK_WAIT_S, PARTITIONS
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from proto.messages import Fact, NodeDecoded, NodePlanned, SubmitRequest
 from proto.names import Stream, Subjects
+from services.runtime.marks import Marks
 from services.runtime.pull import ConsumerPull, Delivery
-from services.runtime.work import Marks
 from skelgraph.local import ports
 from skelgraph.local.process import Child, ProcessSpec
 from tests.conftest import ACK_WAIT_S, PARTITIONS, Runtime

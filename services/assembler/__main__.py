@@ -9,7 +9,7 @@ from pydantic import Field
 
 from proto import channels
 from services.assembler.asking import Asking
-from services.assembler.graph import RetryPolicy
+from services.assembler.folded import RetryPolicy
 from services.assembler.ledger import Ledger
 from services.assembler.partition import DRAIN_S, Partition
 from services.assembler.releases import Releases
@@ -23,10 +23,10 @@ from services.runtime.clock import ServerClock
 from services.runtime.ends import Ends
 from services.runtime.ground import prepare
 from services.runtime.lifecycle import Process, run
+from services.runtime.marks import Marks
 from services.runtime.pool_load import LoadAnnouncer, LoadBoard, listen
 from services.runtime.responder import Responder
 from services.runtime.settings import ServiceSettings
-from services.runtime.work import Marks
 
 
 class AssemblerSettings(ServiceSettings):

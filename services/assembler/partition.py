@@ -36,7 +36,8 @@ from proto.messages import (
 )
 from proto.names import PIN_GROUP, Stream, partition_consumer
 from services.assembler.answer import answer, end_of, failure
-from services.assembler.graph import Graph, Release, RetryPolicy
+from services.assembler.folded import RetryPolicy
+from services.assembler.graph import Graph, Release
 from services.assembler.ledger import Ledger
 from services.assembler.open_request import Effect, Event, OpenRequest
 from services.assembler.releases import Releases
@@ -45,8 +46,8 @@ from services.assembler.shares import UNANSWERED_S
 from services.runtime import metrics, tracing
 from services.runtime.clock import ServerClock
 from services.runtime.facts import fact_at
+from services.runtime.marks import Marks
 from services.runtime.pull import ConsumerPull, Delivery
-from services.runtime.work import Marks
 
 log = structlog.get_logger()
 

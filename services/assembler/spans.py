@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from proto.messages import AnswerAssembled, End, RequestFailed
 from proto.names import DIRECT_NODE
-from services.assembler.graph import Graph, Key
+from services.assembler.folded import Key
+from services.assembler.graph import Graph
 from services.runtime import tracing
 from services.runtime.span import Attribute, Span
 from services.runtime.trace_ids import Trace

@@ -8,10 +8,10 @@ from services.runtime import tracing
 from services.runtime.clock import ServerClock
 from services.runtime.facts import EventLog
 from services.runtime.lifecycle import Process
+from services.runtime.marks import MARK_SHARE
 from services.runtime.publisher import DurablePublisher
 from services.runtime.settings import ServiceSettings
 from services.runtime.stops import Stops
-from services.runtime.work import MARK_SHARE
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,13 +20,12 @@ from proto.names import Stream
 from services.runtime import metrics
 from services.runtime.clock import ServerClock
 from services.runtime.connection import Connection
+from services.runtime.marks import Marks
 from services.runtime.pull import ConsumerPull, Delivery
 from services.runtime.surplus import BOUNCE_S, Surplus, Turns, is_ours
 
 log = structlog.get_logger()
 
-#: Marks are sent at this share of the ack wait.
-MARK_SHARE: Final = 1 / 3
 #: Messages that are taken to be refused at once, so that what is behind them comes to light.
 TOO_MANY: Final = 16
 #: After it has stood still a process ignores for so long what had waited for it.
@@ -37,50 +36,6 @@ MAX_DELIVERIES: Final = 50
 #: A handler that raised is tried again after this long, doubled each time.
 RETRY_S: Final = 0.5
 RETRY_MAX_S: Final = 30.0
-
-
-class Marks:
-    """Keeps held messages from being redelivered.
-
-    Args:
-        ack_wait_s: the consumer's ack wait.
-        on_lapse: called when this process has stood still for longer than that: what it holds
-            has gone to others.
-    """
-
-    def __init__(self, ack_wait_s: float, on_lapse: Callable[[], None] | None = None) -> None:
-        self._ack_wait_s = ack_wait_s
-        self._on_lapse = on_lapse
-        self._held: dict[int, Delivery] = {}
-        self._beat_at = time.monotonic()
-
-    def hold(self, delivery: Delivery) -> None:
-        """Mark `delivery` as in progress until it is released."""
-        delivery.marked_at = time.monotonic()
-        self._held[id(delivery)] = delivery
-
-    def release(self, delivery: Delivery) -> None:
-        """Mark `delivery` no longer."""
-        self._held.pop(id(delivery), None)
-
-    def __len__(self) -> int:
-        return len(self._held)
-
-    @property
-    def is_late(self) -> bool:
-        """Whether this process stands still, or has until now, for longer than the ack wait."""
-        return time.monotonic() - self._beat_at > self._ack_wait_s
-
-    async def run(self) -> None:
-        """Send the marks, for ever."""
-        self._beat_at = time.monotonic()
-        while True:
-            await asyncio.sleep(self._ack_wait_s * MARK_SHARE)
-            if self.is_late and self._on_lapse:
-                self._on_lapse()
-            self._beat_at = time.monotonic()
-            for delivery in list(self._held.values()):
-                await delivery.in_progress()
 
 
 class Job:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from proto.messages import DeadLetter, NodeFailed
-from services.assembler.graph import RetryPolicy
+from services.assembler.folded import RetryPolicy
 from services.runtime.facts import StoredFact
 from tests.chaos.evidence import Evidence
 from tests.chaos.stories import Story, story_of

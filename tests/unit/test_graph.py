@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from proto.messages import AnswerAssembled, Fact, RequestFailed, SkeletonDrafted
 from proto.names import DIRECT_NODE, Band, Pool
 from services.assembler.answer import end_of
-from services.assembler.graph import Graph, Release, RetryPolicy
+from services.assembler.folded import RetryPolicy
+from services.assembler.graph import Graph, Release
 from tests.facts import REQUEST, accepted, decoded, failed, plan, planned, story
 
 NOW = 2000.0
