@@ -18,16 +18,11 @@ from typing import Final
 import structlog
 
 from proto.errors import (
-    DeadlineExceeded,
     MalformedMessage,
-    MessageTooLarge,
     QueueUnavailable,
-    SkelgraphError,
 )
 from proto.messages import (
     AnswerAssembled,
-    End,
-    ErrorInfo,
     Fact,
     NodeFailed,
     RequestAccepted,
@@ -35,11 +30,11 @@ from proto.messages import (
     SkeletonDrafted,
 )
 from proto.names import PIN_GROUP, Stream, partition_consumer
-from services.assembler.answer import answer, end_of, failure
+from services.assembler.effects import BURY, Effects
 from services.assembler.folded import RetryPolicy
-from services.assembler.graph import Graph, Release
+from services.assembler.graph import Graph
 from services.assembler.ledger import Ledger
-from services.assembler.open_request import Effect, Event, OpenRequest
+from services.assembler.open_request import Event, OpenRequest
 from services.assembler.releases import Releases
 from services.assembler.report import report_end
 from services.assembler.shares import UNANSWERED_S
@@ -58,17 +53,10 @@ CREDIT: Final = 256
 PULL_EXPIRES_S: Final = 1.0
 #: What is at hand when the process is to stop may take this long.
 DRAIN_S: Final = 2.0
-#: An end waits so long for dead letters under way, that who sees it finds them; no longer,
-#: as a deadline must hold although no letter can be stored.
-BURIAL_S: Final = 2.0
 #: After a take-over open requests have come back by then, and what is left over is looked for.
 SWEEP_AFTER_S: Final = 5.0
 #: Ended requests whose late events are recognised without a read.
 REMEMBERED: Final = 20_000
-#: After the last text the joints may take so long; then the answer is assembled as it is.
-POLISH_S: Final = 15.0
-#: What storing a dead letter is called among the effects.
-BURY: Final = "bury"
 
 
 class Partition:
@@ -101,6 +89,7 @@ class Partition:
         self._marks = marks
         self._clock = clock
         self._fail = fail
+        self._effects = Effects(ledger, releases, clock, self._close, fail)
         self._open: dict[str, OpenRequest] = {}
         self._ended: OrderedDict[str, None] = OrderedDict()
         #: What was delivered and is not acked yet; not the `accepted` events.
@@ -164,7 +153,7 @@ class Partition:
         if not self.is_going:
             name = f"let go of partition {self.number}"
             self._going = asyncio.create_task(self._let_go(), name=name)
-            self._going.add_done_callback(self._effect_done)
+            self._going.add_done_callback(self._effects.ended)
 
     async def _let_go(self) -> None:
         """Finish what is on its way, and give back what is open, until nothing is, or we ask."""
@@ -314,8 +303,8 @@ class Partition:
             self._clock.saw(delivery.stored_at)
             open_request.headers = open_request.headers or delivery.trace
             before = len(open_request.effects) if new else 0
-            self._bury(open_request, fact)
-            self._follow_up(open_request)
+            self._effects.bury(open_request, fact)
+            self._effects.follow_up(open_request)
         effects = list(islice(open_request.effects, before, None))
         event.wait_for(effects, partial(self._settled, open_request))
 
@@ -382,108 +371,11 @@ class Partition:
             log.info("request_recovered", request=request, facts=len(stored))
         open_request.recovered = True
 
-    def _bury(self, open_request: OpenRequest, fact: Fact) -> None:
-        """Start the dead letters; of an ended request only that of which this event tells."""
-        graph = open_request.graph
-        only = fact.node if graph.ended and isinstance(fact, NodeFailed) else None
-        for dead in graph.deaths(only) if only is not None or not graph.ended else ():
-            self._start(open_request, self._ledger.bury(dead, open_request.headers), BURY)
-
-    def _follow_up(self, open_request: OpenRequest) -> None:
-        """Start all that follows from the graph as it is now."""
-        graph = open_request.graph
-        if graph.ended:
-            return
-        self._set_deadline(open_request)
-        superfluous = tuple(graph.superfluous())
-        if superfluous and not open_request.under_way("stop"):
-            self._releases.stopped(graph.request, superfluous)
-            self._start(open_request, self._ledger.stop(graph.request, superfluous), "stop")
-        self._releases.ready(graph, graph.due(), partial(self._start_release, open_request))
-        end = end_of(graph, self._clock.now())
-        if end and not open_request.under_way("end"):
-            self._start(open_request, self._end(end, open_request), "end")
-
-    def _start_release(self, open_request: OpenRequest, release: Release) -> None:
-        stored: Effect = (
-            asyncio.create_task(self._release_later(open_request, release), name="release later")
-            if release.delay_s
-            else self._ledger.release(release, open_request.headers)
-        )
-        stored.add_done_callback(partial(self._release_ended, open_request))
-        self._note(open_request, stored, "release")
-
-    def _release_ended(self, open_request: OpenRequest, stored: Effect) -> None:
-        error = None if stored.cancelled() else stored.exception()
-        if isinstance(error, MessageTooLarge) and not open_request.under_way("end"):
-            self._start(open_request, self._fail_request(open_request, error), "end")
-
-    async def _release_later(self, open_request: OpenRequest, release: Release) -> None:
-        await asyncio.sleep(release.delay_s)
-        await self._ledger.release(release, open_request.headers)
-
-    async def _fail_request(self, open_request: OpenRequest, error: SkelgraphError) -> None:
-        await self._end(failure(open_request.graph, ErrorInfo.of(error)), open_request)
-
-    async def _end(self, end: End, open_request: OpenRequest) -> None:
-        if burials := open_request.under_way(BURY):
-            await asyncio.wait(burials, timeout=BURIAL_S)
-        if not await self._ledger.end(end, open_request.headers):
-            # Somebody else's end stands, and its event may have gone to an earlier owner.
-            open_request.graph.ended = True
-            await self._close(open_request)
-
-    def _set_deadline(self, open_request: OpenRequest) -> None:
-        accepted, now = open_request.graph.accepted, self._clock.now()
-        if accepted is None:
-            return
-        if open_request.deadline is None:
-            self._end_in(open_request, accepted.deadline_at - now)
-        if open_request.graph.is_polishing and not open_request.polishing:
-            open_request.polishing = True
-            self._end_in(open_request, min(accepted.deadline_at - now, POLISH_S))
-
-    def _end_in(self, open_request: OpenRequest, left_s: float) -> None:
-        if open_request.deadline:
-            open_request.deadline.cancel()
-        loop = asyncio.get_running_loop()
-        open_request.deadline = loop.call_later(max(0.0, left_s), self._time_is_up, open_request)
-
-    def _time_is_up(self, open_request: OpenRequest) -> None:
-        accepted = open_request.graph.accepted
-        if accepted is None or open_request.graph.ended:
-            return
-        late = DeadlineExceeded(f"{accepted.submitted.deadline_s:g} s")
-        end: End = (
-            answer(open_request.graph, self._clock.now())
-            if open_request.graph.is_polishing
-            else failure(open_request.graph, ErrorInfo.of(late))
-        )
-        self._start(open_request, self._end(end, open_request), "deadline")
-
-    def _start(
-        self, open_request: OpenRequest, effect: Coroutine[object, object, None], what: str
-    ) -> None:
-        task = asyncio.create_task(effect, name=f"{what} {open_request.graph.request}")
-        self._note(open_request, task, what)
-
-    def _note(self, open_request: OpenRequest, effect: Effect, what: str) -> None:
-        open_request.effects[effect] = what
-        effect.add_done_callback(open_request.effects.pop)
-        effect.add_done_callback(self._effect_done)
-
     def _spawn(self, work: Coroutine[object, object, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(self._effect_done)
-
-    def _effect_done(self, effect: Effect) -> None:
-        error = None if effect.cancelled() else effect.exception()
-        if error and not isinstance(error, MessageTooLarge):
-            name = effect.get_name() if isinstance(effect, asyncio.Task) else "release"
-            log.error("effect_failed", task=name, exc_info=error)
-            self._fail(error)
+        task.add_done_callback(self._effects.ended)
 
     def _hold_accepted(self, open_request: OpenRequest, event: Event) -> None:
         self._handling.discard(event)
