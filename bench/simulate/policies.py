@@ -11,11 +11,10 @@ from typing import Final
 
 from bench.simulate.work import Question
 from services.assembler.schedule import TOKEN_S, rank
+from services.planner.saturation import FULL
 
 #: Smaller goes first; two ranks of one policy can be compared.
 Rank = tuple[float, ...]
-#: Nodes a slot, those held included, from which a pool is full.
-FULL: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
