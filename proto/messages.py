@@ -711,9 +711,6 @@ class PartitionsClaimed(Passed):
         (), description="partitions that it asks for beside them"
     )
     leaving: bool = Field(False, description="it is about to end: it is not to be reckoned with")
-    deaf: bool = Field(
-        False, description="it asked in vain for some a while ago: nothing more falls to it"
-    )
 
 
 Preview = Annotated[

@@ -37,7 +37,6 @@ from services.assembler.ledger import Ledger
 from services.assembler.open_request import Event, OpenRequest
 from services.assembler.releases import Releases
 from services.assembler.report import report_end
-from services.assembler.shares import UNANSWERED_S
 from services.runtime import metrics, tracing
 from services.runtime.clock import ServerClock
 from services.runtime.facts import fact_at
@@ -117,11 +116,6 @@ class Partition:
         return self.is_asked and self.pull.pin is not None
 
     @property
-    def is_unanswered(self) -> bool:
-        """Whether the server has had no word for us on what we ask for, for too long."""
-        return self.pull.silent_s >= UNANSWERED_S
-
-    @property
     def is_going(self) -> bool:
         """Whether it is being let go."""
         return self._going is not None and not self._going.done()
@@ -174,8 +168,7 @@ class Partition:
         self._forget_all()
         self._takes = False
         pin, self.pull.pin = self.pull.pin, None
-        # Who is not answered has lost its pin long since: it would take another's away.
-        if pin and not self.is_unanswered:
+        if pin:
             for delivery in held:
                 await delivery.nak()
             await self._ledger.unpin(partition_consumer(self.number))

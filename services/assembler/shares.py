@@ -19,10 +19,6 @@ from proto.messages import PartitionsClaimed
 EXPIRES_S: Final = 1.6
 #: What nobody has claimed for so long is asked for by everybody: their views may differ.
 ORPHAN_S: Final = 3.0
-#: The server says after 1 s that a pull has expired: who hears nothing for so long is not heard.
-UNANSWERED_S: Final = 5.0
-#: Who was not answered when it asked for partitions is given none for so long.
-DEAF_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +53,6 @@ class Shares:
         self._words: dict[str, tuple[float, PartitionsClaimed]] = {}
         self._members_since_s: float | None = None
         self._unclaimed_since_s: dict[int, float] = {}
-        self._deaf_until_s = 0.0
-
-    def is_deaf(self, now_s: float) -> bool:
-        """Whether the server has left us without an answer, a while ago at most."""
-        return now_s < self._deaf_until_s
 
     def heard(self, word: PartitionsClaimed, now_s: float) -> bool:
         """Take a word of another in; return whether it says anything new."""
@@ -79,31 +70,20 @@ class Shares:
         """Note that no word could be heard until now: NATS was away."""
         self._words = {source: (now_s, word) for source, (_, word) in self._words.items()}
 
-    def moves(
-        self, owned: Set[int], asked: Set[int], now_s: float, unanswered: Set[int] = frozenset()
-    ) -> Moves:
+    def moves(self, owned: Set[int], asked: Set[int], now_s: float) -> Moves:
         """Return what to do.
 
         Args:
             owned: partitions that are pinned to us.
             asked: those that we ask for beside them.
             now_s: the time.
-            unanswered: further ones that we ask for, or think that we own, and of which the server
-                has said nothing for `UNANSWERED_S`.
         """
         self._expire(now_s)
-        if unanswered:
-            self._deaf_until_s = now_s + DEAF_S
-        fit = self._fit(now_s)
-        if self._source not in fit:  # what we have stays ours; what we cannot have is another's
-            return Moves(leave=frozenset(unanswered | asked))
-        holders = self._holders(owned, asked | unanswered)
+        holders = self._holders(owned, asked)
         unclaimed = self._all - holders.keys()
-        # Who gets no answers keeps what it has, and is left out of the reckoning.
-        counts = _counts(holders, fit)
-        shared = sum(counts.values()) + len(unclaimed)
-        surplus = max(0, counts[self._source] - _quota(counts, shared, self._source))
-        others = {one for one in asked | unanswered if holders[one] != self._source}
+        counts = _counts(holders, {self._source, *self._words})
+        surplus = max(0, counts[self._source] - _quota(counts, len(self._all), self._source))
+        others = {one for one in asked if holders[one] != self._source}
         # What is only asked for costs nothing to leave.
         free = sorted(asked - others, reverse=True)[:surplus]
         return Moves(
@@ -111,13 +91,6 @@ class Shares:
             leave=frozenset(others.union(free)),
             gives=surplus > len(free) and not unclaimed and self._is_settled(now_s),
         )
-
-    def _fit(self, now_s: float) -> set[str]:
-        """Return whom partitions may fall to: who is answered, or all if that is nobody."""
-        fit = {source for source, (_, word) in self._words.items() if not word.deaf}
-        if not self.is_deaf(now_s):
-            fit.add(self._source)
-        return fit or {self._source, *self._words}
 
     def _holders(self, owned: Set[int], asked: Set[int]) -> dict[int, str]:
         """Return who has each claimed partition: to whom it is pinned, else the first by name."""
@@ -163,8 +136,7 @@ class Shares:
 def _counts(holders: Mapping[int, str], members: Iterable[str]) -> dict[str, int]:
     counts = dict.fromkeys(members, 0)
     for holder in holders.values():
-        if holder in counts:
-            counts[holder] += 1
+        counts[holder] += 1
     return counts
 
 

@@ -56,8 +56,7 @@ class Sharing:
     async def run(self) -> None:
         """Take, let go and tell, for ever."""
         while not self._leaving:
-            unanswered = self._unanswered()
-            self._move(self._shares.moves(self._owned(), self._asked(), _now_s(), unanswered))
+            self._move(self._shares.moves(self._owned(), self._asked(), _now_s()))
             await self._tell()
             await self._beat.next()
 
@@ -71,8 +70,6 @@ class Sharing:
         for number in moves.take:
             self._partitions[number].take()
         for number in moves.leave:
-            if self._partitions[number].is_unanswered:
-                log.warning("partition_unanswered", partition=number)
             self._partitions[number].leave()
         # One at a time: whoever takes it reads its open requests again.
         if moves.gives and not any(one.is_going for one in self._partitions):
@@ -80,7 +77,7 @@ class Sharing:
 
     def _give(self) -> None:
         """Give up the owned partition with the fewest open requests."""
-        owned = [one for one in self._answered() if one.is_owned]
+        owned = [one for one in self._partitions if one.is_owned]
         given = min(owned, key=lambda one: one.open_requests)
         log.info("partition_given", partition=given.number, open=given.open_requests)
         metrics.PARTITIONS_GIVEN.inc()
@@ -104,21 +101,14 @@ class Sharing:
             owned=tuple(sorted(owned)),
             asked=tuple(sorted(asked)),
             leaving=self._leaving,
-            deaf=self._shares.is_deaf(_now_s()),
         )
         await self._connection.publish(CLAIMS, encode(word))
 
     def _owned(self) -> set[int]:
-        return {one.number for one in self._answered() if one.is_owned}
+        return {one.number for one in self._partitions if one.is_owned}
 
     def _asked(self) -> set[int]:
-        return {one.number for one in self._answered() if not one.is_owned}
-
-    def _unanswered(self) -> set[int]:
-        return {one.number for one in self._partitions if one.is_asked and one.is_unanswered}
-
-    def _answered(self) -> list[Partition]:
-        return [one for one in self._partitions if one.is_asked and not one.is_unanswered]
+        return {one.number for one in self._partitions if one.is_asked and not one.is_owned}
 
 
 def _now_s() -> float:

@@ -188,18 +188,6 @@ class ConsumerPull:
         self._changed = asyncio.Event()
         self._renewing: asyncio.Task[None] | None = None
         self._missing = False
-        #: Since when the server has answered none of our pulls; None while none is open.
-        self._silent_since_s: float | None = None
-
-    @property
-    def silent_s(self) -> float:
-        """For how long the server has left our pulls without a word, though it is there.
-
-        It says of each when it has expired, so silence is no sign that there are no messages.
-        """
-        if self._silent_since_s is None or not self._connection.is_connected:
-            return 0.0
-        return asyncio.get_running_loop().time() - self._silent_since_s
 
     async def start(self) -> None:
         """Subscribe; nothing is pulled until something is wanted."""
@@ -294,7 +282,6 @@ class ConsumerPull:
     async def _pull(self, count: int) -> None:
         pull, now = f"{self._inbox}.{next(self._ids)}", asyncio.get_running_loop().time()
         self._open[pull] = (count, now + self._expires_s + EXPIRY_MARGIN_S)
-        self._silent_since_s = self._silent_since_s or now
         self._asked_at_s = now
         self.due += count
         await self._ask(pull, {"batch": count, "expires": int(self._expires_s * 1e9)})
@@ -307,7 +294,6 @@ class ConsumerPull:
         await self._connection.publish(self._api, orjson.dumps(request), reply=pull)
 
     def _received(self, msg: Msg) -> None:
-        self._silent_since_s = None
         if msg.subject.startswith(self._inbox):
             self._status(msg)
             return
@@ -384,7 +370,6 @@ class ConsumerPull:
 
     def _forget_open(self) -> None:
         self._open.clear()
-        self._silent_since_s = None
         self.due = 0
         self._changed.set()
 

@@ -22,7 +22,6 @@ from proto.names import (
     partition_consumer,
     partition_of,
 )
-from services.assembler import partition as partition_module
 from services.runtime import metrics
 from services.runtime.clock import ServerClock
 from services.runtime.pull import ConsumerPull, Delivery
@@ -191,30 +190,6 @@ async def test_a_partition_asked_for_and_left_while_it_is_let_go_is_let_go(
         answered.set()
         await until(lambda: partition.open_requests == 0)
         await until(lambda: not partition.is_going)
-
-
-async def test_a_partition_whose_owner_gets_no_answers_is_taken_over(
-    many: Runtime, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(partition_module, "UNANSWERED_S", 2.0)
-    number, url = partition_of("r1", PARTITIONS), many.server.url
-    async with (
-        assembler(url, "a", partitions=PARTITIONS) as first,
-        assembler(url, "b", partitions=PARTITIONS) as second,
-    ):
-        there = [first, second]
-        await until(
-            lambda: all(sum(one.is_asked for one in each.partitions) == 2 for each in there)
-        )
-        ill, well = there if first.partitions[number].is_asked else reversed(there)
-        await until(lambda: not well.partitions[number].pull.due)
-        # Its pulls get there, its words too, but nothing comes back.
-        await ill.partitions[number].pull._subscription.unsubscribe()  # type: ignore[union-attr]
-        clock = ServerClock()
-        await clock.sync(many.connection)
-        await many.events.append(accepted("r1", at=clock.now()))
-        await until(lambda: well.partitions[number].open_requests == 1)
-        assert not ill.partitions[number].is_asked
 
 
 async def test_who_has_no_room_for_more_keeps_its_partition(many: Runtime) -> None:

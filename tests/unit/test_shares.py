@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proto.messages import PartitionsClaimed
-from services.assembler.shares import DEAF_S, EXPIRES_S, ORPHAN_S, UNANSWERED_S, Shares
+from services.assembler.shares import EXPIRES_S, ORPHAN_S, Shares
 
 SETTLE_S = 3.0
 TELL_EVERY_S = 0.5
@@ -36,10 +35,6 @@ class Member:
     alive: bool = True
     #: When its last word arrives: NATS keeps the order of what one says.
     told_s: float = 0.0
-    #: Since when the server does not hear what it asks for; it thinks that it owns what it did.
-    unheard_since_s: float = math.inf
-    believed: set[int] = field(default_factory=set)
-    asked_at_s: dict[int, float] = field(default_factory=dict)
 
 
 class World:
@@ -72,14 +67,7 @@ class World:
         return [one for one in self.members.values() if one.alive]
 
     def owned(self, member: Member) -> set[int]:
-        pinned = {one for one in member.asked if self.pins.get(one) == member.name}
-        return pinned | (member.believed & member.asked)
-
-    def unanswered(self, member: Member) -> set[int]:
-        since_s = {
-            one: max(at_s, member.unheard_since_s) for one, at_s in member.asked_at_s.items()
-        }
-        return {one for one in member.asked if self.now_s - since_s[one] >= UNANSWERED_S}
+        return {one for one in member.asked if self.pins.get(one) == member.name}
 
     def join(self) -> Member:
         name = f"{self.random.randrange(100)}-{next(self._names)}"
@@ -91,18 +79,13 @@ class World:
 
     def kill(self, member: Member) -> None:
         member.alive = False
-        self._after(PIN_TIMEOUT_S, lambda: self._unpin(member))
 
-    def _unpin(self, member: Member) -> None:
-        self.pins = {one: name for one, name in self.pins.items() if name != member.name}
+        def unpin() -> None:
+            for partition, name in list(self.pins.items()):
+                if name == member.name:
+                    del self.pins[partition]
 
-    def wedge(self, member: Member) -> None:
-        """Have its pulls get nowhere, though it tells what it has as before."""
-        member.believed, member.unheard_since_s = self.owned(member), self.now_s
-        self._after(PIN_TIMEOUT_S, lambda: self._unpin(member))
-
-    def mend(self, member: Member) -> None:
-        member.believed, member.unheard_since_s = set(), math.inf
+        self._after(PIN_TIMEOUT_S, unpin)
 
     def leave(self, member: Member) -> None:
         self._tell(member, leaving=True)
@@ -124,14 +107,12 @@ class World:
     def _turn(self, member: Member) -> None:
         if not member.alive:
             return
-        owned, unanswered = self.owned(member), self.unanswered(member)
-        asked = member.asked - owned
-        moves = member.shares.moves(owned - unanswered, asked - unanswered, self.now_s, unanswered)
-        member.asked_at_s |= dict.fromkeys(moves.take - member.asked, self.now_s)
+        owned = self.owned(member)
+        moves = member.shares.moves(owned, member.asked - owned, self.now_s)
         member.asked |= moves.take
         for partition in moves.leave:
             self._let_go(member, partition)
-        owned = self.owned(member) - unanswered
+        owned = self.owned(member)
         if moves.gives and not member.going and owned:
             self.given += 1
             self._let_go(member, self.random.choice(sorted(owned)))
@@ -140,7 +121,6 @@ class World:
 
     def _let_go(self, member: Member, partition: int) -> None:
         member.asked.discard(partition)
-        member.believed.discard(partition)
         member.going.add(partition)
 
         def gone() -> None:
@@ -151,14 +131,12 @@ class World:
         self._after(self.random.uniform(0, GOING_S), gone)
 
     def _tell(self, member: Member, *, leaving: bool = False) -> None:
-        unanswered = self.unanswered(member)
-        owned = self.owned(member) - unanswered
+        owned = self.owned(member)
         word = PartitionsClaimed(
             source=member.name,
             owned=() if leaving else tuple(owned),
-            asked=() if leaving else tuple(member.asked - owned - unanswered),
+            asked=() if leaving else tuple(member.asked - owned),
             leaving=leaving,
-            deaf=member.shares.is_deaf(self.now_s),
         )
         member.told_s = max(member.told_s, self.now_s + self.random.uniform(0, 0.1))
         delay_s = member.told_s - self.now_s
@@ -170,8 +148,7 @@ class World:
 
     def _pin(self) -> None:
         for partition in self.busy - self.pins.keys():
-            heard = [one for one in self.alive if math.isinf(one.unheard_since_s)]
-            if asking := [one for one in heard if partition in one.asked]:
+            if asking := [one for one in self.alive if partition in one.asked]:
                 self.pins[partition] = self.random.choice(asking).name
         alive = {one.name for one in self.members.values() if one.alive}
         for partition in self.busy:
@@ -295,54 +272,3 @@ def test_what_two_ask_for_is_left_to_whom_it_is_pinned() -> None:
     moves = shares.moves({0}, {1}, 0.1)
     assert moves.leave == {1}
     assert not moves.gives
-
-
-@settings(max_examples=15)
-@given(
-    partitions=st.integers(1, 8),
-    members=st.integers(2, 5),
-    wedged=st.integers(1, 2),
-    steps=STEPS.map(lambda steps: steps[:2]),
-    seed=st.integers(),
-)
-def test_nobody_keeps_a_partition_for_which_it_asks_in_vain(
-    partitions: int, members: int, wedged: int, steps: list[tuple[str, float]], seed: int
-) -> None:
-    world = World(partitions, set(range(partitions)), seed)
-    for _ in range(members):
-        world.join()
-    world.run(5)
-    ill = world.alive[: min(wedged, members - 1)]
-    for member in ill:
-        world.wedge(member)
-    for what, wait_s in steps:
-        if what == "join":
-            world.join()
-        elif len(world.alive) > len(ill) + 1:
-            healthy = [one for one in world.alive if one not in ill]
-            leaver = world.random.choice(healthy)
-            world.kill(leaver) if what == "kill" else world.leave(leaver)
-        world.run(wait_s)
-    # Until each has found out, as one may fall to the other first, and before they try again.
-    world.run(len(ill) * (UNANSWERED_S + 1) + EXPIRES_S + ORPHAN_S + partitions * GOING_S)
-    names = {one.name for one in world.alive if one not in ill}
-    had = {partition for partition, name in world.pins.items() if name in names}
-    assert had == set(range(partitions))
-    for member in ill:
-        world.mend(member)
-    world.run(DEAF_S + SETTLE_S + EXPIRES_S + partitions * (GOING_S + 2 * TELL_EVERY_S) + ORPHAN_S)
-    assert claimed(world) == list(range(partitions))
-    assert is_even(world)
-
-
-def test_one_alone_goes_on_asking_and_the_next_to_come_has_all_it_asks_for_in_vain() -> None:
-    alone = Shares("a", 2, SETTLE_S)
-    moves = alone.moves(set(), set(), 10.0, {0, 1})
-    assert moves.leave == set()
-    assert alone.is_deaf(10.0)
-    other = Shares("b", 2, SETTLE_S)
-    other.heard(PartitionsClaimed(source="a", deaf=True), 10.0)
-    assert other.moves(set(), set(), 10.1).take == {0, 1}
-    alone.heard(PartitionsClaimed(source="b", asked=(0, 1)), 10.2)
-    assert alone.moves(set(), set(), 10.3, {0, 1}).leave == {0, 1}
-    assert not alone.is_deaf(10.4 + DEAF_S)
