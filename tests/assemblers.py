@@ -70,7 +70,7 @@ async def assembler(
     await clock.sync(connection)
     errors: list[BaseException] = []
     policy = RetryPolicy(2, 2, 0.05)
-    releases = Releases(Schedule(1.25), LoadBoard(), name)
+    releases = Releases(Schedule(1.25), LoadBoard(), name, errors.append)
     all_ = [
         Partition(number, ledger, policy, releases, marks, clock, errors.append)
         for number in range(partitions)

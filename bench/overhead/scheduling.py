@@ -86,7 +86,7 @@ class Scheduling:
         self._shape = shape
         self._crowd = crowd
         self._board = LoadBoard()
-        self._releases = Releases(Schedule(1.25), self._board, "assembler-0")
+        self._releases = Releases(Schedule(1.25), self._board, "assembler-0", _raise)
         self._graphs: dict[str, Graph] = {}
         self._running: deque[NodeDecoded] = deque()
         self._results: dict[tuple[str, int], NodeDecoded] = {}
@@ -190,3 +190,7 @@ def _decoded(request: str, node: int) -> NodeDecoded:
         decode_ms=0,
         usage=Usage(),
     )
+
+
+def _raise(error: BaseException) -> None:
+    raise error

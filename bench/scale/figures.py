@@ -55,7 +55,8 @@ def overhead_share(answer: AnswerAssembled) -> float:
 def unstretched_share(answer: AnswerAssembled, time_scale: float) -> float:
     """Return that share if engines and waits took the time of the profile, and the rest the same.
 
-    A bound from above: the services would have the same work, and no more requests at once.
+    For requests that come at the same rate, of which fewer are in flight then; as many in flight
+    would be as many times the rate, which is what this machine cannot carry.
     """
     overhead_ms = answer.timings.overhead_ms
     return overhead_ms / (overhead_ms + (answer.timings.wall_ms - overhead_ms) / time_scale)

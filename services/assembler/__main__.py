@@ -88,7 +88,7 @@ async def serve(process: Process) -> None:
 async def _releases(process: Process, settings: AssemblerSettings) -> Releases:
     """Return what hands nodes to the pools as these have room."""
     connection, board = process.connection, LoadBoard()
-    releases = Releases(Schedule(settings.nodes_a_slot), board, process.replica)
+    releases = Releases(Schedule(settings.nodes_a_slot), board, process.replica, process.fail)
     announcer = LoadAnnouncer(connection, releases.words)
     releases.changed = announcer.changed
     await listen(connection, board, releases.hand_over)

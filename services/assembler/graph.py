@@ -88,10 +88,14 @@ class Graph(Folded):
         return due
 
     def release(self, node: int, held_ms: float = 0.0) -> Release | None:
-        """Return the work of a node that was due and held so long; None if it is of no more use."""
-        if self.ended or not self._is_due(node):
-            return None
+        """Return the work of a node that was due and held so long; None if it is of no use now.
+
+        Then it may become due again: who was taken for dead may be decoded after all.
+        """
         attempt = self.attempt(node)
+        if self.ended or not self._is_due(node):
+            self._released.discard((node, attempt))
+            return None
         work = self._work(node, attempt, held_ms)
         # By what never changes, so that two owners cannot queue the same attempt in two bands.
         urgent = attempt > 1 or bool(work.node.needs) or node == DIRECT_NODE or is_joint(node)

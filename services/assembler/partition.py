@@ -45,8 +45,8 @@ from services.runtime.pull import ConsumerPull, Delivery
 
 log = structlog.get_logger()
 
-#: Events that may be on their way, or in hand, at once: what one turn of the event loop may find
-#: there, of all partitions, must take it less than the time in which a pin is lost.
+#: Events of a partition that may be on their way, or in hand, at once. What one turn of the event
+#: loop may find there, of all partitions, should take it less than a pin lasts: a few are meant.
 CREDIT: Final = 256
 #: Short, so that a partition changes hands soon after its owner has fallen silent.
 PULL_EXPIRES_S: Final = 1.0

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
+
+import structlog
 
 from proto.messages import Fact, LoadAnnounced, NodeDecoded, NodeFailed
 from proto.names import Pool
@@ -14,6 +15,8 @@ from services.assembler.graph import Graph, Release
 from services.assembler.schedule import Held, Schedule
 from services.runtime import metrics
 from services.runtime.pool_load import LoadBoard, PoolLoad
+
+log = structlog.get_logger()
 
 #: What is held for less is not worth telling.
 _LEAST_HELD_MS: Final = 1.0
@@ -30,12 +33,20 @@ class Releases:
         schedule: decides.
         board: what the others say.
         source: this process, as the others know it.
+        fail: called with an error that this process cannot go on with.
     """
 
-    def __init__(self, schedule: Schedule, board: LoadBoard, source: str) -> None:
+    def __init__(
+        self,
+        schedule: Schedule,
+        board: LoadBoard,
+        source: str,
+        fail: Callable[[BaseException], None],
+    ) -> None:
         self._schedule = schedule
         self._board = board
         self._source = source
+        self._fail = fail
         #: Called when there is something new to say.
         self.changed: Callable[[], None] = lambda: None
         self._said: list[tuple[int, int]] = []
@@ -101,7 +112,8 @@ class Releases:
         for pool in _POOLS:
             while self._schedule.holds(pool):
                 taken = self._schedule.take(pool, self._others(pool))
-                if self._start_all(taken):
+                void = [held for held in taken if not self._start(held)]
+                if not void:
                     break
         # Not at every word of the others, or all would answer one another for ever.
         if self._said != self._schedule.counts():
@@ -123,19 +135,17 @@ class Releases:
         listening = self._listening and _now_s() < self._listening.when()
         return replace(load, slots=0) if load.slots is None and listening else load
 
-    def _start_all(self, taken: Sequence[Held]) -> bool:
-        """Hand nodes over; return False if one is of no more use. Those after an error wait on."""
-        rest, all_started = deque(taken), True
-        try:
-            while rest:
-                all_started &= self._start(rest.popleft())
-        finally:
-            for held in rest:
-                self._schedule.hold(held)
-        return all_started
-
     def _start(self, held: Held) -> bool:
         """Hand a node over; return False if it is of no more use, and its room is free again."""
+        try:
+            return self._begin(held)
+        except Exception as error:
+            # A defect. Raised to a timer, or to who hears a word of the load, it would end there.
+            log.exception("release_failed", request=held.graph.request, node=held.node)
+            self._fail(error)
+            return True
+
+    def _begin(self, held: Held) -> bool:
         held_ms = (_now_s() - held.since_s) * 1000
         release = held.graph.release(held.node, held_ms if held_ms >= _LEAST_HELD_MS else 0.0)
         if release is None:  # its plan has collapsed meanwhile, or its request fallen back

@@ -71,7 +71,7 @@ class Shares:
         self._words = {source: (now_s, word) for source, (_, word) in self._words.items()}
 
     def moves(self, owned: Set[int], asked: Set[int], now_s: float) -> Moves:
-        """Return what to do.
+        """Return what to do; not to be asked while NATS is away, and nobody can be heard.
 
         Args:
             owned: partitions that are pinned to us.

@@ -56,7 +56,9 @@ class Sharing:
     async def run(self) -> None:
         """Take, let go and tell, for ever."""
         while not self._leaving:
-            self._move(self._shares.moves(self._owned(), self._asked(), _now_s()))
+            # Without NATS nobody's words are heard: nobody is to be taken for dead.
+            if self._connection.is_connected:
+                self._move(self._shares.moves(self._owned(), self._asked(), _now_s()))
             await self._tell()
             await self._beat.next()
 

@@ -22,6 +22,8 @@ from proto.names import (
     partition_consumer,
     partition_of,
 )
+from services.assembler.shares import EXPIRES_S
+from services.assembler.sharing import TELL_EVERY_S
 from services.runtime import metrics
 from services.runtime.clock import ServerClock
 from services.runtime.pull import ConsumerPull, Delivery
@@ -190,6 +192,29 @@ async def test_a_partition_asked_for_and_left_while_it_is_let_go_is_let_go(
         answered.set()
         await until(lambda: partition.open_requests == 0)
         await until(lambda: not partition.is_going)
+
+
+async def test_while_nats_is_away_nobody_asks_for_what_another_has(many: Runtime) -> None:
+    url = many.server.url
+    async with (
+        assembler(url, "a", partitions=PARTITIONS) as first,
+        assembler(url, "b", partitions=PARTITIONS) as second,
+    ):
+
+        def asked() -> list[set[int]]:
+            there = (first, second)
+            return [{one.number for one in each.partitions if one.is_asked} for each in there]
+
+        await until(lambda: [len(one) for one in asked()] == [2, 2])
+        shared = asked()
+        many.server.kill()
+        await asyncio.sleep(EXPIRES_S + 1)  # for longer than a word counts
+        assert asked() == shared
+        many.server.launch()
+        await until(lambda: first.ledger.connection.is_connected)
+        await until(lambda: second.ledger.connection.is_connected)
+        await asyncio.sleep(2 * TELL_EVERY_S)
+        assert asked() == shared
 
 
 async def test_who_has_no_room_for_more_keeps_its_partition(many: Runtime) -> None:
