@@ -84,7 +84,8 @@ class Releases:
         if not ready:
             return
         if self._schedule.passes(ready, pool, self._others(pool)):
-            self._start_all(ready)
+            for held in ready:
+                self._start(held)
         else:
             for held in ready:
                 self._schedule.hold(held)
