@@ -181,6 +181,8 @@ class Partition:
             await asyncio.sleep(0)  # what has ended is told with the next turn of the loop
 
     def _pinned(self, pin: str | None) -> None:
+        if not self._takes:
+            return  # what comes is given back
         log.info("partition_taken" if pin else "partition_lost", partition=self.number)
         # Events may have gone to another owner meanwhile: what we hold may be out of date.
         self._forget_all()
