@@ -61,12 +61,13 @@ class PlanText:
 
 @dataclass(frozen=True, slots=True)
 class ReadPlan:
-    """A plan as the planner would read it.
+    """A plan, read as the planner reads one.
 
     Args:
         plan: what was written.
         ending: whether it is a plan, and whole.
         nodes: as they would be published.
+        lines: of them.
         written: how many points the model wrote, repeated ones included.
         chain: whether the model wrote nearly a chain.
         decided: method and reason.
@@ -76,6 +77,7 @@ class ReadPlan:
     plan: PlanText
     ending: Ending
     nodes: tuple[NodeSpec, ...]
+    lines: tuple[str, ...]
     written: int
     chain: bool
     decided: str
@@ -95,10 +97,12 @@ def read_plan(plan: PlanText, *, checked: bool, max_nodes: int) -> ReadPlan:
         pass
     shape = next((item.kind for item in items if isinstance(item, Shape)), None)
     decision = decide(plan.mode, shape, reader.written, ending)
+    planned = [item for item in items if isinstance(item, Planned)]
     return ReadPlan(
         plan=plan,
         ending=ending,
-        nodes=tuple(item.node for item in items if isinstance(item, Planned)),
+        nodes=tuple(item.node for item in planned),
+        lines=tuple(item.line for item in planned),
         written=reader.lines,
         chain=is_near_chain(reader.written),
         decided=f"{decision.mode} ({decision.reason})",
@@ -184,7 +188,7 @@ def by_category(plans: Sequence[ReadPlan]) -> str:
 
 
 def checks(on: Sequence[ReadPlan], off: Sequence[ReadPlan]) -> str:
-    """Return the graphs with and without the checks on points and needs, side by side."""
+    """Return the graphs with and without the check on points, side by side."""
     figures = [*_GRAPH, ("nearly chains", lambda plans: str(sum(p.chain for p in plans)))]
     rows = [(name, _of_graphs(f)(on), _of_graphs(f)(off)) for name, f in figures]
     return _markdown(("graphs", "checked", "as written"), rows)

@@ -27,8 +27,7 @@ from proto.messages import NodeSpec
 from services.planner.amend import AmendmentReader, amendment_call
 from services.planner.draft import kept
 from services.planner.gate import Decision, Ending, decide, depth, width
-from services.planner.parser import PlanItem, PlanLimits, Planned, ShapeKind
-from services.planner.reading import PlanReader
+from services.planner.parser import PlanItem, Planned, ShapeKind
 from services.runtime import logs
 from services.runtime.engine import EngineClient
 
@@ -46,6 +45,7 @@ class Written:
     """A plan as it was decided in the end.
 
     Args:
+        lines: of the plan, as they are published.
         tokens: generated, by pool.
         first_tokens: of them until the first node's line was whole, by its share of the text.
         reply: the amendment.
@@ -53,6 +53,7 @@ class Written:
 
     decision: Decision
     nodes: list[NodeSpec]
+    lines: tuple[str, ...]
     ending: Ending
     tokens: dict[str, int]
     first_tokens: int
@@ -103,7 +104,9 @@ def _written(plan: PlanText, pool: str) -> Written:
     decision = Decision(
         "sgd" if read.decomposed else "direct", "planned", tuple(node.id for node in read.nodes)
     )
-    return Written(decision, list(read.nodes), read.ending, {pool: plan.tokens}, first_tokens)
+    return Written(
+        decision, list(read.nodes), read.lines, read.ending, {pool: plan.tokens}, first_tokens
+    )
 
 
 async def _amended(large: EngineClient, question: Question, plan: PlanText) -> Written:
@@ -111,10 +114,10 @@ async def _amended(large: EngineClient, question: Question, plan: PlanText) -> W
     draft = _written(plan, "small")
     if draft.decision.mode == "direct":
         return draft
-    reader = AmendmentReader(_lines(plan), MAX_NODES)
+    reader = AmendmentReader(draft.lines, MAX_NODES)
     call = amendment_call(
         question.text,
-        _lines(plan),
+        draft.lines,
         mode="auto",
         max_nodes=MAX_NODES,
         context=question.context,
@@ -138,13 +141,6 @@ async def _amended(large: EngineClient, question: Question, plan: PlanText) -> W
     shape: ShapeKind = "direct" if reader.verdict == "direct" else "graph"
     draft.decision = decide("auto", shape, written, draft.ending)
     return draft
-
-
-def _lines(plan: PlanText) -> tuple[str, ...]:
-    """Return the lines of a plan as they are published."""
-    reader = PlanReader(PlanLimits(MAX_NODES))
-    items = [*reader.feed(plan.text), *reader.close()]
-    return tuple(item.line for item in items if isinstance(item, Planned))
 
 
 def _add(draft: Written, items: Sequence[PlanItem]) -> None:

@@ -2,7 +2,7 @@
 
 `python -m bench.plans FILE` starts a local engine (`--model`), or asks the one at `--url`, for the
 plan of each question of FILE. Nothing is decoded but the plans. What was written is read twice,
-with the planner's checks on points and needs and without. With `--free` each question is asked a
+with the planner's check on points and without. With `--free` each question is asked a
 second time without the grammar, the order turning from question to question. With `--record PLANS`
 the replies are kept there, a JSON object a line, and those that are there are not asked for again.
 FILE is as for `bench.questions`.
@@ -118,8 +118,9 @@ async def measure(
 
 
 def _recorded(path: Path | None) -> list[PlanText]:
-    lines = path.read_text("utf-8").splitlines() if path and path.exists() else []
-    return [PlanText(**json.loads(line)) for line in lines]
+    text = path.read_text("utf-8") if path and path.exists() else ""
+    # Texts may hold separators that JSON leaves as they are, and that `splitlines` ends lines at.
+    return [PlanText(**json.loads(line)) for line in text.split("\n") if line.strip()]
 
 
 def _record(path: Path | None, made: PlanText) -> None:

@@ -1,22 +1,24 @@
 """Answers a file of questions one after another and says where the time went.
 
 `python -m bench.questions FILE` starts a local stack, or uses one that runs. A line of FILE is
-JSON with `question`, `turns` (Vicuna's form: the first turn is asked) or `messages` (a chat: the
-last one is asked, with those before it as context), and optionally `question_id`, `category` and
-`reference` (an answer known to be right, for judges). Exit code 1 if any question was not answered.
+JSON with one of `question`, `turns` (Vicuna's form: the first is asked) and `messages` (a chat: the
+last one, a user's, is asked after those before it; each has a `role`, system, user or assistant,
+and a text as its `content`), and optionally `question_id`, `category` and `reference` (an answer
+known to be right, for judges). Exit code 1 if any question was not answered.
 """
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 import uvloop
+from pydantic import BaseModel, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -70,6 +72,23 @@ class Question:
         """What is asked, with what was said before: as a judge is told it."""
         return as_text(self.context) + self.text
 
+    @property
+    def identity(self) -> str:
+        """What another question has not: all turns in their order, which `told` does not keep."""
+        said = [[turn.role, turn.content] for turn in self.context]
+        return json.dumps([*said, self.text]) if said else self.text
+
+
+class _Line(BaseModel):
+    """A line of the file; what else it holds is of no use here."""
+
+    question_id: int | str | None = None
+    category: str | None = None
+    reference: str | list[str] | None = None
+    question: str | None = None
+    turns: list[str] | None = None
+    messages: tuple[Turn, ...] | None = None
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -82,32 +101,46 @@ class Result:
 def read_questions(path: Path) -> list[Question]:
     """Return the questions in `path`; raises `SystemExit` naming a line that is none."""
     questions = []
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
-        if not line.strip():
+    # Not `splitlines`: a text may hold separators that JSON leaves as they are.
+    for number, text in enumerate(path.read_text("utf-8").split("\n"), start=1):
+        if not text.strip():
             continue
         try:
-            fields = json.loads(line)
-            *said, text = _turns(fields)
-            name = str(fields.get("question_id", number))
-            category, reference = fields.get("category", ""), fields.get("reference") or ""
-            if isinstance(reference, list):  # MT-bench has one a turn
-                reference = reference[0]
-            questions.append(
-                Question(name, str(category), text.content, str(reference), tuple(said))
-            )
-        except (ValueError, KeyError, IndexError, TypeError) as error:
-            raise SystemExit(f"error: {path}, line {number}: no question ({error!r})") from None
+            questions.append(_question(_Line.model_validate(json.loads(text)), str(number)))
+        except ValueError as error:
+            raise SystemExit(f"error: {path}, line {number}: no question: {_why(error)}") from None
     return questions
 
 
-def _turns(fields: Mapping[str, object]) -> list[Turn]:
-    """Return what a line of the file says, the question last."""
-    match fields:
-        case {"messages": [*before, {"role": "user"} as asked]}:
-            return [Turn.model_validate(turn) for turn in (*before, asked)]
-        case {"question": asked} | {"turns": [asked, *_]}:
-            return [Turn(role="user", content=str(asked))]
-    raise ValueError("neither `question` nor `turns`, nor `messages` that end in a user's")
+def _question(line: _Line, number: str) -> Question:
+    *before, asked = _turns(line)
+    reference = line.reference or ""
+    return Question(
+        id=number if line.question_id is None else str(line.question_id),
+        category=line.category or "",
+        text=asked.content,
+        reference=reference if isinstance(reference, str) else reference[0],
+        context=tuple(before),
+    )
+
+
+def _turns(line: _Line) -> Sequence[Turn]:
+    """Return what a line says, the question last; raises `ValueError` if there is none."""
+    if sum(form is not None for form in (line.question, line.turns, line.messages)) != 1:
+        raise ValueError("it has to have one of `question`, `turns` and `messages`")
+    texts = line.turns[:1] if line.turns is not None else [line.question or ""]
+    said = line.messages or tuple(Turn(role="user", content=text) for text in texts)
+    if not said or said[-1].role != "user" or not said[-1].content.strip():
+        raise ValueError("what is asked, a text of the user's that is not blank, has to be last")
+    return said
+
+
+def _why(error: ValueError) -> str:
+    """Return what is wrong, and where in the line."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors(include_url=False, include_input=False)[0]
+    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
 
 
 def request_of(question: Question, text: str, **fields: object) -> SubmitRequest:

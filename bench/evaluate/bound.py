@@ -30,14 +30,14 @@ def bound_s(replay: Replay, pair: Mapping[Pool, Profile], way: Way) -> float:
         return lines[-1] + _direct_s(replay, pair)
     ends: dict[int, float] = {}
     caches = {pool: _Cache() for pool in pair}
-    left = _parts(replay, lines, way)
-    while ready := [part for part in left if ends.keys() >= set(part.needs)]:
+    left = _calls(replay, lines, way)
+    while ready := [call for call in left if ends.keys() >= set(call.needs)]:
         # In the order in which they start: who comes first to a pool fills its cache.
-        part = min(ready, key=lambda part: part.starts_s(ends))
-        left.remove(part)
-        new = caches[part.pool].take(part)
-        took_s = call_s(pair[part.pool], new, part.tokens, part.prompt_tokens - new)
-        ends[part.id] = part.starts_s(ends) + took_s
+        call = min(ready, key=lambda call: call.starts_s(ends))
+        left.remove(call)
+        new = caches[call.pool].take(call)
+        took_s = call_s(pair[call.pool], new, call.tokens, call.prompt_tokens - new)
+        ends[call.id] = call.starts_s(ends) + took_s
     return max([lines[-1], *ends.values()])
 
 
@@ -56,7 +56,7 @@ def call_s(profile: Profile, new: int, tokens: int, cached: int = 0) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _Call:
     """A node and its call.
 
     Args:
@@ -99,26 +99,26 @@ class _Cache:
     shared: int = 0
     paths: set[tuple[int, ...]] = field(default_factory=set)
 
-    def take(self, part: _Part) -> int:
-        """Return how many tokens of the prompt of `part` are new; from now on they are not."""
-        behind = [part.needs[:end] for end in range(1, len(part.needs) + 1)]
-        new = max(0, part.shared - self.shared)
-        new += sum(part.texts[path[-1]] for path in behind if path not in self.paths)
-        self.shared = max(self.shared, part.shared)
-        self.paths |= {*behind, (*part.needs, part.id)}
+    def take(self, call: _Call) -> int:
+        """Return how many tokens of the prompt of `call` are new; from now on they are not."""
+        behind = [call.needs[:end] for end in range(1, len(call.needs) + 1)]
+        new = max(0, call.shared - self.shared)
+        new += sum(call.texts[path[-1]] for path in behind if path not in self.paths)
+        self.shared = max(self.shared, call.shared)
+        self.paths |= {*behind, (*call.needs, call.id)}
         return new
 
 
-def _parts(replay: Replay, lines_s: Sequence[float], way: Way) -> list[_Part]:
+def _calls(replay: Replay, lines_s: Sequence[float], way: Way) -> list[_Call]:
     """Return the nodes that have a text; `lines_s` is when each part of the plan is complete."""
     lengths = {one.node: one.tokens for one in replay.nodes}
     placed = [(place, one) for place, one in replay.placed() if one.node.id in lengths]
     told = list(accumulate(_told_tokens(one.line) for _, one in placed))
-    found: list[_Part] = []
+    found: list[_Call] = []
     for (place, one), so_far in zip(placed, told, strict=True):
         needs = tuple(need for need in one.node.needs if way.needs and need in lengths)
         found.append(
-            _Part(
+            _Call(
                 id=one.node.id,
                 pool=_pool(one.node, way),
                 ready_s=lines_s[place] if way.pipelined else lines_s[-1],

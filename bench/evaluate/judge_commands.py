@@ -21,7 +21,7 @@ from bench.evaluate.judge import (
     made_by,
     without_reference,
 )
-from bench.evaluate.judging import Judgement, outcomes, steadiness
+from bench.evaluate.judging import Judgement, Steadiness, outcomes, steadiness
 from bench.evaluate.records import Records, read_folders, refuse_changed
 from bench.evaluate.report import BY_HAND, judged_table
 from bench.questions import err, out, progress, read_questions
@@ -169,6 +169,13 @@ def _print_judged(
     for pair in pairs:
         table = judged_table(pair, outcomes(made, records, pair))
         out.print(table, markup=False, soft_wrap=True)
-    for name in dict.fromkeys(one.judge for one in made):
-        said = steadiness([one for one in made if one.judge == name])
-        out.print(f"{name}: {said}", markup=False, soft_wrap=True)
+    for name, found in steadiness(made, records, pairs).items():
+        out.print(f"{name}: {_in_words(found)}", markup=False, soft_wrap=True)
+
+
+def _in_words(found: Steadiness) -> str:
+    said = found.said
+    return (
+        f"the same in both orders in {found.same} of {found.pairs} pairs; of {said.total()} looks"
+        f" {said['A']} for A, {said['B']} for B, {said['tie']} ties, {said[None]} without a verdict"
+    )

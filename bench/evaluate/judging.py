@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from bench.evaluate.figures import EXACT
@@ -30,11 +30,14 @@ verdict: A
 verdict: B
 verdict: tie"""
 
-_LAST_LINE: Final = re.compile(r"verdict: (A|B|tie)", re.IGNORECASE)
+_VERDICT_LINE: Final = re.compile(r"verdict: (A|B|tie)", re.IGNORECASE)
+# A reason begins with a letter, but not with that of "verdict": a small judge gave the list of what
+# may be said as its reason.
+_NOT_FIRST: Final = r"\x00-\x40\x5B-\x60\x7B-\x7FVv"
 #: Reasons in one line of bounded length, then the verdict.
 GRAMMAR: Final = Grammar(
-    gbnf='root ::= [^\\n]{1,600} "\\n" "verdict: " ("A" | "B" | "tie")',
-    regex=r"[^\n]{1,600}\nverdict: (A|B|tie)",
+    gbnf=rf'root ::= [^{_NOT_FIRST}] [^\n]{{0,599}} "\n" "verdict: " ("A" | "B" | "tie")',
+    regex=rf"[^{_NOT_FIRST}][^\n]{{0,599}}\nverdict: (A|B|tie)",
 )
 MAX_TOKENS: Final = 400
 
@@ -122,6 +125,35 @@ class Tally:
         return f"{self.net:+.0%} ({self.wins} / {self.ties} / {self.losses}{beside})"
 
 
+#: The looks at one pair of answers.
+_Pair = Mapping[Order, Judgement]
+
+
+@dataclass(slots=True)
+class Steadiness:
+    """How far a judge means the answers and not their places.
+
+    One that cannot tell the answers apart says A, or B, in both orders.
+
+    Args:
+        same: pairs of which it said the same in both orders.
+        pairs: those with a verdict in both orders.
+        said: looks by verdict.
+    """
+
+    same: int = 0
+    pairs: int = 0
+    said: Counter[Verdict | None] = field(default_factory=Counter)
+
+    def add(self, looks: _Pair) -> None:
+        """Count the looks at one pair."""
+        self.said.update(one.verdict for one in looks.values())
+        scores = [one.score for one in looks.values() if one.verdict]
+        if len(scores) == len(ORDERS):
+            self.pairs += 1
+            self.same += len(set(scores)) == 1
+
+
 def call(question: Question, answers: Shown) -> ChatCall:
     """Return what the judge is asked of two answers."""
     parts = [f"Question:\n{question.told}"]
@@ -136,13 +168,16 @@ def call(question: Question, answers: Shown) -> ChatCall:
 
 
 def verdict_in(said: str) -> Verdict | None:
-    """Return the verdict on the last line of `said`; None if that line is anything else."""
-    lines = [line.strip() for line in said.strip().splitlines()]
-    match = _LAST_LINE.fullmatch(lines[-1]) if lines else None
-    if match is None:
+    """Return the verdict on the last line of `said`.
+
+    None if that line is anything else, or if another line is another verdict.
+    """
+    matches = [_VERDICT_LINE.fullmatch(line.strip()) for line in said.strip().splitlines()]
+    verdicts = {match[1].upper() for match in matches if match}
+    if not matches or matches[-1] is None or len(verdicts) > 1:
         return None
     found: dict[str, Verdict] = {"A": "A", "B": "B", "TIE": "tie"}
-    return found[match[1].upper()]
+    return found[verdicts.pop()]
 
 
 def score(verdict: Verdict, *, swapped: bool) -> int:
@@ -175,33 +210,33 @@ def outcomes(
     A judge's looks at other texts than those in `records` count for nothing. A question of which
     one order has no verdict has none.
     """
+    return {
+        judge: list(map(_outcome, pairs))
+        for judge, pairs in _counted(judgements, records, methods).items()
+    }
+
+
+def steadiness(
+    judgements: Sequence[Judgement], records: Records, pairs: Iterable[tuple[str, str]]
+) -> dict[str, Steadiness]:
+    """Return how steady each judge was in the looks from which `outcomes` of `pairs` come."""
+    found: dict[str, Steadiness] = {}
+    for methods in pairs:
+        for judge, looks in _counted(judgements, records, methods).items():
+            for pair in looks:
+                found.setdefault(judge, Steadiness()).add(pair)
+    return found
+
+
+def _counted(
+    judgements: Iterable[Judgement], records: Records, methods: tuple[str, str]
+) -> dict[str, list[_Pair]]:
+    """Return the looks that count at the two answers to each question, by judge."""
     found: dict[str, dict[str, dict[Order, Judgement]]] = {}
     for one in judgements:
-        if (one.first, one.second) != methods or not _counts(one, records, methods):
-            continue
-        found.setdefault(one.judge, {}).setdefault(one.question, {})[one.order] = one
-    return {judge: list(map(_outcome, looks.values())) for judge, looks in found.items()}
-
-
-def steadiness(made: Sequence[Judgement]) -> str:
-    """Return how far one judge means the answers and not their places, in words.
-
-    A judge that cannot tell the answers apart says A, or B, in both orders.
-    """
-    pairs: dict[tuple[str, str, str], dict[Order, Judgement]] = {}
-    for one in made:
-        pairs.setdefault((one.question, one.first, one.second), {})[one.order] = one
-    both = [
-        [one.score for one in looks.values()]
-        for looks in pairs.values()
-        if len(looks) == len(ORDERS) and all(one.verdict for one in looks.values())
-    ]
-    said = Counter(one.verdict for looks in pairs.values() for one in looks.values())
-    same = sum(first == second for first, second in both)
-    return (
-        f"the same in both orders in {same} of {len(both)} pairs; of {said.total()} looks"
-        f" {said['A']} for A, {said['B']} for B, {said['tie']} ties, {said[None]} without a verdict"
-    )
+        if (one.first, one.second) == methods and _counts(one, records, methods):
+            found.setdefault(one.judge, {}).setdefault(one.question, {})[one.order] = one
+    return {judge: list(by_question.values()) for judge, by_question in found.items()}
 
 
 def _counts(one: Judgement, records: Records, methods: tuple[str, str]) -> bool:
@@ -219,7 +254,7 @@ def tally(found: Sequence[Outcome]) -> Tally:
     return Tally(of.count("win"), of.count("tie"), of.count("loss"), of.count("none"))
 
 
-def _outcome(looks: Mapping[Order, Judgement]) -> Outcome:
+def _outcome(looks: _Pair) -> Outcome:
     one = next(iter(looks.values()))
     scores = [looks[order].score if order in looks else None for order in ORDERS]
     known = [value for value in scores if value is not None]

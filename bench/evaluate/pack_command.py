@@ -13,8 +13,8 @@ import typer
 
 from bench.evaluate.app import app
 from bench.evaluate.judge_commands import Folders, Questions
+from bench.evaluate.packing import Count, replays, replays_of_plans
 from bench.evaluate.records import read_folders, refuse_changed
-from bench.evaluate.replay import Count, replays, replays_of_plans
 from bench.plan_figures import PlanText
 from bench.questions import err, read_questions
 from proto.errors import InvalidRequest
@@ -66,7 +66,9 @@ def read_plans(paths: Iterable[Path]) -> list[PlanText]:
     """
     found = []
     for path in paths:
-        for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+        for number, line in enumerate(path.read_text("utf-8").split("\n"), start=1):
+            if not line.strip():
+                continue
             try:
                 found.append(PlanText(**json.loads(line)))
             except (TypeError, ValueError) as error:

@@ -138,7 +138,7 @@ class Recorder:
         return Record(
             question=question.id,
             category=question.category,
-            asked=digest(question.told),
+            asked=digest(question.identity),
             method=method.name,
             request=request,
             recorded_at=time.time(),

@@ -36,7 +36,7 @@ class Record(Frozen):
     Args:
         question: its id in the file.
         category: of the question.
-        asked: digest of the question's text, by which a changed file is noticed.
+        asked: digest of the question and what was said before, by which a changed file is noticed.
         method: name of the method.
         request: id under which it was asked.
         recorded_at: seconds since the epoch.
@@ -129,7 +129,7 @@ def refuse_changed(records: Records, questions: Iterable[Question]) -> None:
     Raises:
         InvalidRequest: a question has another text than the one that was answered; names it.
     """
-    asked = {question.id: digest(question.told) for question in questions}
+    asked = {question.id: digest(question.identity) for question in questions}
     changed = [one for one in records.all() if asked.get(one.question, one.asked) != one.asked]
     if changed:
         ids = ", ".join(dict.fromkeys(one.question for one in changed))

@@ -187,7 +187,9 @@ def simulated_text(
     intro = (
         "Latency ratio to direct: its time by the method's, geometric mean over the questions"
         " (quartiles); more is faster. *bound*: the same on idle engines if nothing but the"
-        f" critical path took time. Suited: {', '.join(SUITED)}."
+        " critical path took time. *At equal length*: the ratio, divided by how many times as"
+        " long direct's answer is, so the ratio of tokens a second; what a method gains by writing"
+        f" less is not in it. Suited: {', '.join(SUITED)}."
     )
     parts = [intro]
     planned = {one.question for one in all_ if one.lengths == "planned"}

@@ -22,13 +22,14 @@ class Ratio:
     Args:
         category: of the question.
         latency: time of direct by the time of the method: more is faster.
-        speed: tokens of the answer a second, by those of direct.
+        at_equal_length: `latency`, divided by how many times as long direct's answer is, in tokens:
+            the ratio of their tokens a second. What a method gains by writing less is not in it.
         bound: what `latency` could be at best, see `bound`.
     """
 
     category: str
     latency: float
-    speed: float
+    at_equal_length: float
     bound: float
 
 
@@ -44,7 +45,7 @@ def ratios(
         Ratio(
             category=many[0].category,
             latency=_wall_ms(direct[question]) / _wall_ms(many),
-            speed=_tokens_a_s(many) / _tokens_a_s(direct[question]),
+            at_equal_length=_tokens_a_s(many) / _tokens_a_s(direct[question]),
             bound=bounds.get(question, float("nan")),
         )
         for question, many in other.items()
@@ -78,16 +79,21 @@ def bound_table(best: Mapping[str, Mapping[str, float]], replays: Sequence[Repla
 def method_table(
     timed: Sequence[Timed], method: str, levels: Sequence[int], best: Mapping[str, float]
 ) -> str:
-    """Return the table of one method: a row a category, columns by concurrency."""
+    """Return the table of one method: a row a category, two columns a concurrency.
+
+    Beside each latency ratio stands what it is at equal length.
+    """
     by_level = {level: ratios(timed, method, level, best) for level in levels}
-    header = ["category", "n", "bound", *(f"{level} at once" for level in levels)]
-    header += [f"tokens/s, {level}" for level in levels]
+    header = ["category", "n", "bound"]
+    for level in levels:
+        header += [f"{level} at once", f"{level}, at equal length"]
     rows = []
     for name, _ in groups(by_level[levels[0]], lambda ratio: ratio.category):
         of = [dict(groups(by_level[level], lambda ratio: ratio.category))[name] for level in levels]
         row = [name, str(len(of[0])), spread([one.bound for one in of[0]])]
-        row += [spread([one.latency for one in level]) for level in of]
-        row += [spread([one.speed for one in level]) for level in of]
+        for some in of:
+            row += [spread([one.latency for one in some])]
+            row += [spread([one.at_equal_length for one in some])]
         rows.append(row)
     return table(header, rows)
 

@@ -153,6 +153,9 @@ class _Load:
 
         Args:
             arrivals: when requests come, in seconds from now; the next when one has ended if empty.
+
+        Raises:
+            NotAnswered: a request failed, or there are too few arrivals.
         """
         calls = [self._arrive(at_s) for at_s in arrivals] or [
             self._call_on() for _ in range(self._running.set.concurrency)
@@ -173,11 +176,17 @@ class _Load:
     async def _until_done(
         self, waiting: asyncio.Task[bool], callers: Sequence[asyncio.Task[None]]
     ) -> None:
-        going = {waiting, *callers}
-        while not waiting.done():
-            ended, going = await asyncio.wait(going, return_when=asyncio.FIRST_COMPLETED)
-            if not going or any(one.exception() for one in ended):
+        going = set(callers)
+        while going and not self._all_done.is_set():
+            await asyncio.wait({waiting, *going}, return_when=asyncio.FIRST_COMPLETED)
+            ended = {one for one in going if one.done()}
+            if any(one.exception() for one in ended):
                 return
+            going -= ended
+        if not self._all_done.is_set():
+            asked, done = len(self._measured), len(self._done)
+            said = f"{done} of {asked} that are measured were asked: too few arrivals"
+            raise NotAnswered(f"{self._method.name}: {said}")
 
     async def _arrive(self, at_s: float) -> None:
         await asyncio.sleep(at_s)

@@ -16,8 +16,6 @@ from pydantic import ValidationError
 from bench.evaluate.methods import BASELINE
 from bench.evaluate.replay import Replay
 from bench.simulate.work import PlannedNode, Question, Shape
-from services.planner.parser import Planned
-from services.planner.reading import PlanReader
 
 GATE = "auto"
 
@@ -34,7 +32,9 @@ def read_recording(path: Path, method: str = "sgd") -> list[Question]:
         OSError: the file cannot be read.
     """
     replays = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text("utf-8").split("\n"), 1):
+        if not line:
+            continue
         try:
             replays.append(Replay.model_validate_json(line))
         except ValidationError as error:
@@ -68,18 +68,14 @@ def _question(name: str, of: Mapping[str, Replay], method: str) -> Question | No
 
 def _nodes(replay: Replay) -> tuple[PlannedNode, ...]:
     """Return the plan's nodes; a line that was left out counts to the one after it."""
-    reader, lengths = PlanReader(), _tokens(replay)
-    word, *lines = replay.plan
-    reader.feed(word.text)
-    found, tokens = [], 0
-    for part in lines:
-        tokens += part.tokens
-        for item in reader.feed(part.text):
-            if isinstance(item, Planned) and item.node.id in lengths:
-                node, text = item.node, lengths[item.node.id]
-                easy = node.difficulty == "easy"
-                found.append(PlannedNode(node.id, node.needs, easy, tokens, text))
-                tokens = 0
+    lengths = _tokens(replay)
+    found, after = [], 1  # the gate's word is no line
+    for place, node in ((place, planned.node) for place, planned in replay.placed()):
+        if node.id in lengths:
+            tokens = sum(part.tokens for part in replay.plan[after : place + 1])
+            easy = node.difficulty == "easy"
+            found.append(PlannedNode(node.id, node.needs, easy, tokens, lengths[node.id]))
+            after = place + 1
     return tuple(found)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from pathlib import Path
@@ -17,22 +16,11 @@ from bench.evaluate.bound import bound_s, call_s
 from bench.evaluate.figures import geometric_mean, groups
 from bench.evaluate.lines import InUse, JsonLines
 from bench.evaluate.methods import METHODS, Way, choose, long_question
+from bench.evaluate.packing import replays, replays_of_plans
 from bench.evaluate.records import Frozen, PlanLine, Records
-from bench.evaluate.replay import (
-    Length,
-    Part,
-    Replay,
-    as_method,
-    question_of,
-    replays,
-    replays_of_plans,
-    replies,
-)
+from bench.evaluate.replay import Length, Part, Replay, as_method, question_of, replies
 from bench.evaluate.runs import open_run
-from bench.evaluate.simulated_report import ratios
-from bench.evaluate.simulation import Timed
 from bench.plan_figures import PlanText
-from bench.questions import read_questions, request_of
 from bench.simulated_engine.author import Author, Recorded, Turn
 from bench.simulated_engine.profiles import PROFILES, Profile
 from bench.simulated_engine.tokens import pieces
@@ -123,51 +111,6 @@ def test_a_folder_is_gone_on_with_only_as_it_was_begun(tmp_path: Path) -> None:
     assert caught.value.field == "engines"
 
 
-def test_a_question_may_carry_a_reference(tmp_path: Path) -> None:
-    file = tmp_path / "q.jsonl"
-    file.write_text(
-        '{"question": "2+2?", "reference": "4"}\n{"turns": ["a"], "reference": ["b"]}\n'
-    )
-    assert [one.reference for one in read_questions(file)] == ["4", "b"]
-
-
-CHAT = [
-    {"role": "system", "content": "Be brief."},
-    {"role": "user", "content": "What is a pod?"},
-    {"role": "assistant", "content": "A group of containers."},
-    {"role": "user", "content": "What are its states?"},
-]
-
-
-def test_of_a_conversation_the_last_turn_is_asked_after_the_earlier_ones(tmp_path: Path) -> None:
-    file = tmp_path / "q.jsonl"
-    file.write_text(json.dumps({"messages": CHAT}) + '\n{"question": "What are its states?"}\n')
-    chat, alone = read_questions(file)
-    asked = request_of(chat, chat.text, mode="sgd")
-    assert asked.question == "What are its states?"
-    assert [turn.model_dump() for turn in asked.context] == CHAT[:-1]
-    assert chat.told.startswith("Instructions for the answer:\n\nBe brief.")
-    assert chat.told.endswith("Assistant: A group of containers.\n\nWhat are its states?")
-    assert (alone.told, request_of(alone, alone.text).context) == (alone.text, ())
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        {},
-        {"messages": []},
-        {"messages": CHAT[:3]},
-        {"messages": [{"role": "x"}, CHAT[1]]},
-        {"turns": []},
-    ],
-)
-def test_a_line_without_a_question_is_named(tmp_path: Path, line: dict[str, object]) -> None:
-    file = tmp_path / "q.jsonl"
-    file.write_text(json.dumps(line))
-    with pytest.raises(SystemExit, match="line 1: no question"):
-        read_questions(file)
-
-
 # --- methods ---
 
 
@@ -235,32 +178,6 @@ def test_questions_that_suit_stand_before_the_others_and_all_at_the_end() -> Non
     names = [name for name, _ in groups(["math", "knowledge", "generic"], str)]
     both = ["**those that suit**", "**the others**"]
     assert names == ["generic", "knowledge", "math", *both, "**all**"]
-
-
-def timed(method: str, wall_ms: float, tokens: int) -> Timed:
-    return Timed(
-        question="7",
-        category="generic",
-        method=method,
-        concurrency=1,
-        mode="sgd",
-        as_recorded=True,
-        wall_ms=wall_ms,
-        plan_ms=0,
-        engine_ms=0,
-        overhead_ms=0,
-        answer_tokens=tokens,
-        generated_tokens=tokens,
-        prompt_tokens=0,
-        cached_tokens=0,
-        nodes=1,
-    )
-
-
-def test_a_longer_answer_in_less_time_gains_more_tokens_a_second_than_latency() -> None:
-    both = [timed("direct", 1000, 100), timed("sgd", 500, 150)]
-    (ratio,) = ratios(both, "sgd", 1, {"7": 2.5})
-    assert (ratio.latency, ratio.speed, ratio.bound) == pytest.approx((2.0, 3.0, 2.5))
 
 
 # --- bound ---

@@ -49,6 +49,8 @@ VERDICTS: tuple[Verdict, ...] = ("A", "B", "tie")
         ("Better.\nverdict: A", "A"),
         ("Better.\n\nVerdict: b\n", "B"),
         ("verdict: TIE", "tie"),
+        ("verdict: A\nWhich it is.\nverdict: A", "A"),
+        ("verdict: A\nverdict: B", None),
         ("verdict: A\nBut then again.", None),
         ("verdict: A or B", None),
         ("verdict: C", None),
@@ -74,6 +76,16 @@ def test_what_the_grammar_allows_is_a_verdict() -> None:
         said = f"It is clearer.\nverdict: {verdict}"
         assert re.fullmatch(GRAMMAR.regex, said)
         assert verdict_in(said) == verdict
+
+
+@pytest.mark.parametrize("reason", ["verdict: A", "Verdict: B", " verdict: A", "**verdict: A**"])
+def test_no_reason_begins_as_a_verdict(reason: str) -> None:
+    assert not re.fullmatch(GRAMMAR.regex, f"{reason}\nverdict: B")
+
+
+@pytest.mark.parametrize("reason", ["Both are vague.", "answer B adds a cost", "两者都对。"])
+def test_a_reason_begins_with_any_other_letter(reason: str) -> None:
+    assert re.fullmatch(GRAMMAR.regex, f"{reason}\nverdict: B")
 
 
 def test_a_judge_sees_the_reference_where_there_is_one() -> None:
@@ -142,10 +154,24 @@ def test_how_often_a_judge_says_the_same_in_both_orders_is_told() -> None:
         *judged("A", None, "3"),
         *judged("B", "B", "4")[:1],
     ]
-    assert steadiness(made) == (
-        "the same in both orders in 2 of 3 pairs; of 9 looks"
-        " 4 for A, 2 for B, 2 ties, 1 without a verdict"
-    )
+    found = steadiness(made, answered(5), [BOTH])["j"]
+    assert (found.same, found.pairs) == (2, 3)
+    assert found.said == {"A": 4, "B": 2, "tie": 2, None: 1}
+
+
+def test_only_looks_that_the_table_counts_tell_how_steady_a_judge_is() -> None:
+    stale = [one.model_copy(update={"texts": "old"}) for one in judged("B", "A", "1")]
+    untold = [one.model_copy(update={"category": "math"}) for one in judged("A", "A", "2")]
+    other = judged("A", "A", "3", ("direct", "sgd"))
+    made = [*judged("A", "B", "0"), *stale, *untold, *other, judged("A", "B", "1")[0]]
+    assert {name: len(found) for name, found in outcomes(made, answered(4), BOTH).items()} == {
+        "j": 2
+    }
+    found = steadiness(made, answered(4), [BOTH])["j"]
+    assert (found.same, found.pairs, found.said.total()) == (1, 1, 3)
+    assert steadiness([*stale, *untold], answered(4), [BOTH]) == {}
+    both = steadiness(made, answered(4), [BOTH, ("direct", "sgd")])["j"]
+    assert (both.same, both.pairs) == (1, 2)
 
 
 @given(st.lists(st.tuples(st.sampled_from(VERDICTS), st.sampled_from(VERDICTS)), min_size=1))

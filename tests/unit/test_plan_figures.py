@@ -32,6 +32,11 @@ def test_a_plan_is_read_as_the_planner_reads_it() -> None:
     off = read_plan(plan(CHAIN), checked=False, max_nodes=12)
     assert [node.needs for node in on.nodes] == [(), (1,), (2,)]
     assert [node.needs for node in off.nodes] == [(), (1,), (), (2,)]
+    assert on.lines == (
+        "1. A | easy short",
+        "2. B | hard long needs 1",
+        "3. C | easy medium needs 2",
+    )
     assert (on.written, off.written, on.chain, off.chain) == (4, 4, True, True)
     table = rows(checks([on], [off]))
     assert table["depth"] == ["3.0", "3.0"]
