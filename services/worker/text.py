@@ -24,17 +24,14 @@ _TABLE: Final = re.compile(r"(?:^[ \t]*\|[^\n]*(?:\n|\Z))+", re.MULTILINE)
 #: A table without a row below its head is none.
 _HEAD_ROWS: Final = 2
 _BARE_MARKER: Final = re.compile(r"(?:^|\n)[ \t]*(?:[-*+•]|\d+[.)])[*_]*\s*\Z")
-#: By which Markdown knows code; more than code ever has is a slip.
-_INDENTATION: Final = re.compile(r"(?:\A|\n)( {4,16}|\t{1,4})\Z")
 _CHAR_OR_SPACES: Final = re.compile(r"\s+|\S")
 
 
 class TextFilter:
     """Cleans one node's text while it streams.
 
-    Drops leading whitespace, but for the indentation of code, and a heading at the start that only
-    repeats the node's own summary; holds back trailing whitespace. A text that is nothing but its
-    heading is kept.
+    Drops leading whitespace and a heading at the start that only repeats the node's own
+    summary; holds back trailing whitespace. A text that is nothing but its heading is kept.
     The text ends before a line that is the heading of another part: a small model goes on
     with the plan. Of the parts that this one builds on it may make headings of its own, and
     within a code block no line is a heading.
@@ -48,7 +45,6 @@ class TextFilter:
         self._own = heading(node.id, node.summary) if node and node.summary else None
         self._node = node
         self._skeleton = skeleton
-        self._lead = ""  # the whitespace before the head
         self._head: str | None = ""  # None once it is decided
         self._line: str | None = None  # a line that may become another part's heading
         self._last = ""  # the line that is being written, whole
@@ -66,16 +62,14 @@ class TextFilter:
     def finish(self, reason: FinishReason) -> str:
         """Return the whole text, after the stream has ended for `reason`.
 
-        It has no outer whitespace but for the indentation of code, and is empty only if the model
-        wrote nothing. An open
+        It has no outer whitespace and is empty only if the model wrote nothing. An open
         code fence is closed; else a text that was cut off by its length ends with its last
         whole sentence, list line, table row or code block, if there is one.
         """
         rest = self._line or ""
         if rest and self._is_others(f"{rest}\n"):
             rest = ""
-        head = _indentation(self._lead) + self._head if self._head else ""
-        text = ("".join(self._shown) + head + self._held + rest).rstrip()
+        text = ("".join(self._shown) + (self._head or "") + self._held + rest).strip()
         if marker := _open_fence(text):
             return f"{text}\n{marker}"
         return _whole_sentences(text) if reason == "length" and not self._over else text
@@ -94,17 +88,13 @@ class TextFilter:
 
     def _decided(self, piece: str) -> str:
         for found in _CHAR_OR_SPACES.finditer(piece):
-            if found[0].isspace() and not self._head:
-                self._lead += found[0]
-                continue
-            self._head = (self._head or "") + found[0]
+            self._head = ((self._head or "") + found[0]).lstrip()
             if found[0].isspace():
                 continue  # decides nothing, and there may be thousands
             if not (self._own and self._own.may_begin(self._head)):
                 head, self._head = self._head, None
                 start = self._own.end_in(head) if self._own else 0
-                before = head[:start] or self._lead
-                return _indentation(before) + head[start:] + piece[found.end() :]
+                return head[start:] + piece[found.end() :]
         return ""
 
     def _of_this_part(self, piece: str) -> str:
@@ -145,12 +135,6 @@ class TextFilter:
         self._held = text[len(shown) :]
         self._shown.append(shown)
         return shown
-
-
-def _indentation(before: str) -> str:
-    """Return what of the space between `before` and the text is the indentation of code."""
-    found = _INDENTATION.search(before)
-    return found[1] if found else ""
 
 
 def _lines(text: str) -> list[str]:
