@@ -26,11 +26,6 @@ _NOT_IN_WORD: Final = (
     r" |:;,!?\x22\x00-\x1F\x7F-\u00A0\u1680\u2000-\u200A\u2028\u2029\u202F\u205F\u3000"
     r"\u060C\u061B\u061F\u3001\u3002\uFF01\uFF0C\uFF1A\uFF1B\uFF1F"
 )
-# After its last word a title has no room for another. A model that wants one goes on without a
-# space, in another script ("more expensive than reusable瓶子"). So that word is of one script,
-# and not of Chinese, whose titles have a word or two.
-_LAST_LATIN: Final = r"A-Za-z0-9\u00B0-\u024F\u2019#%&\x27()+.\x2F\x2D"
-_LAST_OTHER: Final = r"0-9\u0370-\u060B\u060D-\u061A\u0620-\u167F\u1700-\u1FFF\uAC00-\uD7A3\x2D"
 _LEVEL: Final = ("easy", "hard")
 
 
@@ -62,8 +57,7 @@ def _gbnf(shapes: Sequence[ShapeKind], most: int, done: int) -> str:
         f"root ::= {' | '.join(_gbnf_start(shape, done) for shape in shapes)}",
         f"char ::= [^{_NOT_IN_WORD}]",
         f"word ::= char{{1,{MAX_WORD_CHARS}}}",
-        f"last ::= [{_LAST_LATIN}]{{1,{MAX_WORD_CHARS}}} | [{_LAST_OTHER}]{{1,{MAX_WORD_CHARS}}}",
-        f'title ::= word (" " word){{0,{MAX_WORDS - 2}}} (" " last)?',
+        f'title ::= word (" " word){{0,{MAX_WORDS - 1}}}',
         f'marks ::= " | " ({_gbnf_words(_LEVEL)}) " " ({_gbnf_words(tuple(SIZES))})',
     ]
     for shape in shapes:
@@ -120,8 +114,7 @@ def _regex_plan(shape: ShapeKind, most: int, done: int) -> str:
 
 def _regex_line(number: int, shape: ShapeKind) -> str:
     word = f"[^{_NOT_IN_WORD}]{{1,{MAX_WORD_CHARS}}}"
-    last = "|".join(f"[{chars}]{{1,{MAX_WORD_CHARS}}}" for chars in (_LAST_LATIN, _LAST_OTHER))
-    title = f"{word}(?: {word}){{0,{MAX_WORDS - 2}}}(?: (?:{last}))?"
+    title = f"{word}(?: {word}){{0,{MAX_WORDS - 1}}}"
     needs = _regex_needs(number) if shape == "graph" else ""
     marks = rf" \| (?:{'|'.join(_LEVEL)}) (?:{'|'.join(SIZES)})"
     return rf"{number}\. {title}{marks}{needs}\n"

@@ -15,8 +15,7 @@ from typing import Final
 
 from proto.messages import Mode, Turn
 from services.planner.grammar import grammar, shapes_of
-from services.planner.parser import ShapeKind
-from services.planner.reading import point_of
+from services.planner.parser import Planned, PlanParser, ShapeKind
 from services.runtime.calls import ChatCall, ChatMessage
 from services.runtime.context import as_text
 
@@ -108,18 +107,11 @@ def plan_call(
     )
 
 
-def foreign_points(question: str) -> frozenset[tuple[str, ...]]:
-    """Return the points of the examples that are of no answer to `question`.
-
-    A small model that is asked in a language that it hardly knows copies a whole plan out of its
-    prompt. What is of an example with whose question this one shares no word is surely a copy, if
-    it is more than a word: a recommendation may stand in any plan.
-    """
-    asked = set(point_of(question))
-    plans = [plan for example, plan in _EXAMPLES if asked.isdisjoint(point_of(example))]
-    lines = [line for plan in plans for line in plan.splitlines() if "|" in line]
-    points = (point_of(line.partition(". ")[2].partition(" |")[0]) for line in lines)
-    return frozenset(point for point in points if len(point) > 1)
+def example_titles() -> tuple[tuple[str, ...], ...]:
+    """Return the titles of each plan that the prompt shows: an answer may copy one."""
+    plans = (PlanParser().feed(f"{plan}\n") for _, plan in _EXAMPLES)
+    titles = (tuple(one.node.summary for one in plan if isinstance(one, Planned)) for plan in plans)
+    return tuple(found for found in titles if found)
 
 
 def _prefix() -> list[ChatMessage]:

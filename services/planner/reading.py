@@ -1,26 +1,31 @@
-"""A plan as it is read: the parser's items, without points that are said twice or copied. Pure.
+"""A plan as it is read: the parser's items, without points that are said twice. Pure.
 
 The check works on a prefix of the plan, because a line is published as soon as it ends: a
-point that repeats an earlier one, or one of the prompt's examples, is left out before it
-becomes a fact. The points after it move up by one number. Needs stay as they are written: a
-node that does not get the text it builds on is worse than one that waits. What is nearly a
-chain the gate answers directly.
+point that repeats an earlier one is left out before it becomes a fact. The points after it
+move up by one number. Needs stay as they are written: a node that does not get the text it
+builds on is worse than one that waits. What is nearly a chain the gate answers directly.
+
+A small model that is asked in a language that it hardly knows copies a plan out of its prompt.
+What begins with the first two points of one of these is refused whole, as what is no plan is.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Final
 
+from proto.errors import PlanRejected
 from proto.messages import NodeSpec
 from services.planner.parser import PlanItem, PlanLimits, Planned, PlanParser, render_node
+from services.planner.prompts import example_titles
 
 _ARTICLES: Final = frozenset(("a", "an", "the", "der", "die", "das"))
 #: A plural without its s has so many letters: "News channels" are not new ones.
 _MIN_STEM_CHARS: Final = 4
-#: Stands for a point that is left out, and that no earlier one says.
-_NOWHERE: Final = 0
+#: So many points in order tell a copy: one alone may stand in any plan.
+_OPENING: Final = 2
 
 
 class PlanReader:
@@ -30,7 +35,6 @@ class PlanReader:
         limits: bounds of the plan.
         done: lines of nodes that are already published, as for :class:`PlanParser`.
         checked: whether points are checked; else this is the parser.
-        foreign: points that are of no answer to the question, as `point_of` has them.
 
     Attributes:
         done: the nodes of `done`, as they were published.
@@ -38,7 +42,8 @@ class PlanReader:
         lines: how many points the model has written, repeated ones included.
 
     Raises:
-        PlanRejected: as :class:`PlanParser`.
+        PlanRejected: as :class:`PlanParser`, or the plan is copied out of the prompt. Of the piece
+            that completes its second line nothing is handed out then.
     """
 
     def __init__(
@@ -47,11 +52,9 @@ class PlanReader:
         done: Sequence[str] = (),
         *,
         checked: bool = True,
-        foreign: Collection[tuple[str, ...]] = (),
     ) -> None:
         self._parser = PlanParser(limits, done)
         self._checked = checked
-        self._foreign = foreign
         self._ids: dict[int, int] = {}  # by the number that the model wrote
         self._points: dict[tuple[str, ...], int] = {}
         self.written: list[NodeSpec] = []
@@ -80,13 +83,18 @@ class PlanReader:
         said = item.node
         self.lines += 1
         point = point_of(said.summary)
+        if self._checked and said.id == _OPENING and self._is_copied(point):
+            raise PlanRejected("copied from an example of the prompt")
         known = self._points.get(point) if point else None
-        if self._checked and (known or point in self._foreign):
-            self._ids[said.id] = known or _NOWHERE
+        if self._checked and known:
+            self._ids[said.id] = known
             return None
         node = _renumbered(said, self._ids, len(self.written) + 1)
         self._note(node, said.id)
         return Planned(node, item.line if node.id == said.id else render_node(node))
+
+    def _is_copied(self, second: tuple[str, ...]) -> bool:
+        return (point_of(self.written[0].summary), second) in _openings()
 
     def _note(self, node: NodeSpec, number: int) -> None:
         """Note a node that is published, and that the model has numbered `number`."""
@@ -96,9 +104,15 @@ class PlanReader:
 
 
 def _renumbered(node: NodeSpec, ids: Mapping[int, int], number: int) -> NodeSpec:
-    needs = tuple(sorted({ids[need] for need in node.needs} - {_NOWHERE}))
+    needs = tuple(sorted({ids[need] for need in node.needs}))
     renumbered: NodeSpec = node.model_copy(update={"id": number, "needs": needs})
     return renumbered
+
+
+@cache
+def _openings() -> frozenset[tuple[tuple[str, ...], ...]]:
+    """Return the first points of each plan that the prompt shows."""
+    return frozenset(tuple(map(point_of, titles[:_OPENING])) for titles in example_titles())
 
 
 def point_of(summary: str) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from proto.names import Pool
 from services.planner.amend import AmendmentReader, amendment_call
 from services.planner.draft import Draft
 from services.planner.parser import PlanItem, PlanLimits
-from services.planner.prompts import foreign_points, plan_call
+from services.planner.prompts import plan_call
 from services.planner.reading import PlanReader
 from services.runtime.calls import ChatCall, Completion, Engines, EngineStream
 from services.runtime.context import fitted
@@ -114,8 +114,7 @@ class PlanWriter:
         )
         try:
             limits = PlanLimits(max_nodes=submitted.max_nodes)
-            foreign = foreign_points(submitted.question)
-            reader = PlanReader(limits, done=tuple(draft.lines), foreign=foreign)
+            reader = PlanReader(limits, done=tuple(draft.lines))
             draft.written = reader.written
             await self._ask(draft, pool, call, reader, avoid)
         except PlanRejected as error:

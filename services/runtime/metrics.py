@@ -56,7 +56,8 @@ PLANNED_NODES: Final = Histogram(
 PLANS: Final = Counter(
     "skelgraph_plans_total",
     "Plans by mode and reason: `forced`, `gate`, `planned`, `few_nodes`, `chain`; direct because "
-    "the planning failed: `unparsable`, `cut_off`, `no_planner`",
+    "the planning failed: `unparsable` (no plan, or one copied out of the prompt), `cut_off`, "
+    "`no_planner`",
     ["mode", "reason"],
 )
 NODE_QUEUED_S: Final = Histogram(

@@ -21,6 +21,7 @@ from proto.messages import (
     StopWork,
 )
 from proto.names import Stream, Subjects
+from services.planner.prompts import plan_call
 from tests.conftest import Runtime
 from tests.facts import accepted, planned
 from tests.processes import Services, end_of, facts, planned_nodes, submit, until_fact
@@ -40,6 +41,8 @@ PLAN = """graph
 2. Second point | hard
 3. Conclusion | hard | needs 1,2
 end"""
+#: As a small model copies it out of the prompt that it is sent.
+COPY = plan_call("?", mode="auto", max_nodes=9).messages[4].content
 NEVER = Wait(3600.0)
 
 
@@ -115,6 +118,8 @@ async def test_the_plan_says_how_it_came_about(runtime: Runtime, services: Servi
         ("Sure! Here is my plan for you.\n", {}, "direct", "unparsable"),
         ("graph\n1. A point | easy | needs 2\n2. B | easy\nend", {}, "direct", "unparsable"),
         ("graph\n1. A point | easy | needs 7\nend", {}, "direct", "unparsable"),
+        (COPY, {}, "direct", "unparsable"),
+        (COPY, {"mode": "sgd"}, "direct", "unparsable"),
         ("graph\n1. A point | easy\n2. B point | ha", {}, "direct", "cut_off"),
         ("graph\n1. A point | easy\n2. B point | hard\nend", {}, "direct", "few_nodes"),
         (

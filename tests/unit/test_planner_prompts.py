@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from proto.messages import Mode, Turn
 from services.planner.gate import MIN_NODES
-from services.planner.grammar import grammar, shapes_of
+from services.planner.grammar import MAX_WORDS, grammar, shapes_of
 from services.planner.parser import End, PlanLimits, Planned, PlanParser, Shape
 from services.planner.prompts import plan_call
 
@@ -73,22 +73,24 @@ def test_no_title_that_the_grammar_allows_is_without_a_word() -> None:
 
 
 @pytest.mark.parametrize(
-    ("title", "is_allowed"),
+    "title",
     [
-        ("Plastic bottles can be more expensive than reusable", True),
-        ("Plastic bottles can be more expensive than reusable瓶子", False),
-        ("塑料瓶与可重复使用瓶子的价格", True),
-        ("用 Python 写程序", True),
-        ("Cycling on a bike with a helmet andожно", False),
-        ("Wie man Fahrräder in der Stadt sicher abstellt", True),
-        ("как можно безопасно хранить велосипед в городе", True),
-        ("كيف يمكن لمدينة صغيرة أن تشجع الناس", True),
+        "one two three four five six seven naïve",
+        "How much does it cost to buy €",
+        "one two three four five six seven A–B",
+        "塑料瓶与可重复使用瓶子的价格",
+        "用 Python 写程序",
+        "Wie viel kostet ein Haus in der »Stadt«",
+        "Chi phí mua pin và lắp các thiết",
+        "Як їжа та сон впливають на ваше здоров'я",
+        "Сколько стоит жить в большом городе с (детьми)",
+        "چرا باید در خانه غذای سالم پخته می\u200cشود",
+        "كيف يمكن لمدينة صغيرة أن تشجع الناس",
     ],
 )
-def test_a_title_out_of_words_does_not_go_on_in_another_script(
-    title: str, is_allowed: bool
-) -> None:
-    assert allows(PLAN.replace("Advice", title)) is is_allowed
+def test_a_title_of_eight_words_may_be_in_any_language(title: str) -> None:
+    assert len(title.split()) <= MAX_WORDS
+    assert allows(PLAN.replace("Advice", title))
 
 
 def test_forced_modes_leave_no_choice_of_the_first_line() -> None:

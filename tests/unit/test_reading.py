@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proto.messages import NodeSpec
+from proto.errors import PlanRejected
+from proto.messages import Mode, NodeSpec
 from services.planner.gate import decide, depth
 from services.planner.parser import End, PlanItem, Planned, PlanParser, Shape, render
-from services.planner.prompts import foreign_points, plan_call
+from services.planner.prompts import plan_call
 from services.planner.reading import PlanReader, point_of
 
 
@@ -117,49 +118,58 @@ def test_needs_stay_as_the_model_wrote_them_however_deep() -> None:
     assert decide("sgd", "graph", nodes, "complete").nodes == (1, 2, 3, 4)
 
 
-def test_a_point_copied_from_an_example_is_left_out_with_the_needs_on_it() -> None:
-    plan = (
-        "graph\n1. Calendars and myths | hard medium\n2. Bees | easy short\n"
-        "3. Calendars and Myths! | easy short\n4. Advice | easy short needs 1,2,3\nend"
-    )
-    reader = PlanReader(foreign={point_of("Calendars and myths")})
-    assert [(node.id, node.summary, node.needs) for node in nodes_of(read(plan, reader))] == [
-        (1, "Bees", ()),
-        (2, "Advice", (1,)),
-    ]
+EXAMPLES = [
+    message.content
+    for message in plan_call("?", mode="auto", max_nodes=9).messages
+    if message.role == "assistant" and "|" in message.content
+]
 
 
-def test_a_plan_that_is_copied_whole_is_answered_directly() -> None:
-    shown = [message.content for message in plan_call("?", mode="sgd", max_nodes=9).messages]
-    copied = next(text for text in shown if "Calendars and myths" in text)
-    reader = PlanReader(foreign=foreign_points("ماذا لو اختفى النحل من العالم؟"))
-    assert len(nodes_of(read(copied, reader))) == 0
-    assert decide("auto", "graph", reader.written).nodes == (0,)
-    assert decide("sgd", "graph", reader.written).nodes == (0,)
+@pytest.mark.parametrize("plan", EXAMPLES, ids=lambda plan: plan.splitlines()[1])
+@pytest.mark.parametrize("mode", ["auto", "sgd", "sot"])
+def test_a_plan_copied_out_of_the_prompt_is_refused_whole(plan: str, mode: Mode) -> None:
+    word, first, second, *_ = plan.splitlines()
+    reader = PlanReader()
+    assert len(nodes_of(reader.feed(f"{word}\n{first}\n"))) == 1
+    with pytest.raises(PlanRejected, match="copied"):
+        reader.feed(f"{second}\n")
+    assert decide(mode, "graph", reader.written, "unparsable").nodes == (0,)
+
+
+def test_a_copy_is_known_by_its_titles_whatever_stands_beside_them() -> None:
+    titles = [node.summary for node in nodes_of(PlanParser().feed(EXAMPLES[0]))]
+    copy = f"list\n1. {titles[0].upper()} | easy short\n2. {titles[1]}. | hard long\n"
+    with pytest.raises(PlanRejected, match="copied"):
+        PlanReader().feed(copy)
+
+
+def test_a_planner_that_takes_over_knows_a_copy_that_another_began() -> None:
+    _, first, second, *_ = EXAMPLES[0].splitlines()
+    with pytest.raises(PlanRejected, match="copied"):
+        PlanReader(done=[first]).feed(f"{second}\n")
 
 
 @pytest.mark.parametrize(
-    ("question", "is_foreign"),
+    "titles",
     [
-        ("ماذا لو اختفى النحل من العالم؟", True),
-        ("如果世界上没有蜜蜂会怎么样?", True),
-        ("Was wäre, wenn es keine Bienen mehr gäbe?", True),
-        ("What if the tides were weaker?", False),
-        ("Without a Moon, would there be life?", False),
+        ("Pests and diseases", "Weather", "Prices"),
+        ("Weather", "Pests and diseases", "Water by the feel of the soil"),
+        ("Recht und Datenschutz", "Folgen für die Zusammenarbeit", "Kosten"),
+        ("Unsteady tilt of the axis", "Darker nights for animals", "Calendars and myths"),
+        ("Kosten von Miete und Technik", "Wünsche der Mitarbeiter", "Empfehlung"),
     ],
 )
-def test_what_an_example_says_is_foreign_to_a_question_that_has_no_word_of_its(
-    question: str, is_foreign: bool
-) -> None:
-    foreign = foreign_points(question)
-    assert (point_of("Calendars and myths") in foreign) is is_foreign
-    assert point_of("Empfehlung") not in foreign
+def test_a_plan_keeps_each_point_that_an_example_has_too(titles: tuple[str, ...]) -> None:
+    lines = [f"{number}. {title} | easy short" for number, title in enumerate(titles, 1)]
+    found = nodes_of(read("\n".join(["list", *lines, "end"])))
+    assert tuple(node.summary for node in found) == titles
 
 
 def test_without_checks_it_is_the_parser() -> None:
     plan = "graph\n1. A | easy\n2. A | easy needs 1\n3. A | easy needs 2\nend"
     parser = PlanParser()
     assert read(plan, PlanReader(checked=False)) == parser.feed(plan) + parser.close()
+    assert nodes_of(read(EXAMPLES[0], PlanReader(checked=False)))
 
 
 _SUMMARIES = st.sampled_from(["Rent", "Team", "Costs", "Cost", "Law", "Advice", "Light", "Air"])
