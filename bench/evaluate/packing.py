@@ -10,7 +10,7 @@ from bench.evaluate.methods import BASELINE
 from bench.evaluate.records import Record, Records
 from bench.evaluate.replay import Length, Part, Replay
 from bench.plan_figures import PlanText, read_plan
-from proto.messages import PlanCompleted, RequestFailed, SkeletonDrafted
+from proto.messages import NodeSpec, PlanCompleted, RequestFailed, SkeletonDrafted
 from services.planner.parser import DIRECT_WORDS, END_LINE
 
 #: As `SubmitRequest` has it where the client says nothing.
@@ -60,9 +60,7 @@ def replays_of_plans(
             questions.get(plan.question),
         )
         direct = records.find(plan.question, BASELINE)
-        nodes = tuple(
-            Length(node=spec.id, tokens=spec.budget_tokens, finish="stop") for spec in read.nodes
-        )
+        nodes = _as_planned(read.nodes)
         if not read.decomposed:
             nodes = _nodes(direct, records) if direct else ()
         if text is not None and nodes:
@@ -81,11 +79,13 @@ def replays_of_plans(
     return found
 
 
+def _as_planned(specs: Iterable[NodeSpec]) -> tuple[Length, ...]:
+    return tuple(Length(node=spec.id, tokens=spec.budget_tokens, finish="stop") for spec in specs)
+
+
 def _nodes(record: Record, records: Records) -> tuple[Length, ...]:
     if _decomposes(record):
-        return tuple(
-            Length(node=spec.id, tokens=spec.budget_tokens, finish="stop") for spec in record.specs
-        )
+        return _as_planned(record.specs)
     if isinstance(record.end, SkeletonDrafted):
         direct = records.find(record.question, BASELINE)
         return _nodes(direct, records) if direct else ()

@@ -207,8 +207,8 @@ class Schedule:
         lane = self._lanes[pool]
         if not self._nodes_a_slot:
             return math.inf
-        unknown = others.slots is None
-        most = EAGER_NODES if unknown else math.ceil((others.slots or 0) * self._nodes_a_slot)
+        slots = others.slots
+        most = EAGER_NODES if slots is None else math.ceil(slots * self._nodes_a_slot)
         ours = lane.released + lane.held
         share = most * ours // max(1, ours + others.released + others.held)
         slack = most - lane.released - others.released
