@@ -10,14 +10,12 @@ from dataclasses import dataclass
 
 from nats.aio.msg import Msg
 
+from bench.overhead.plans import plan_of
 from bench.overhead.shapes import Shape
 from bench.overhead.stand import Stand
 from proto.messages import (
     AnswerAssembled,
     NodeDecoded,
-    NodePlanned,
-    NodeSpec,
-    PlanCompleted,
     RequestAccepted,
     SubmitRequest,
 )
@@ -102,13 +100,8 @@ class Requests:
 
     async def _plan(self, request: str, shape: Shape) -> None:
         events = self._stand.events
-        for node in shape.nodes:
-            spec = NodeSpec(id=node, summary=f"step {node}", needs=shape.needs_of(node))
-            needs = ",".join(map(str, spec.needs)) or "-"
-            line = f"{node}. {spec.summary} | hard | {needs}"
-            await events.append(NodePlanned(request=request, node=spec, line=line, planned_ms=0))
-        plan = PlanCompleted(request=request, mode="sgd", reason="forced", nodes=tuple(shape.nodes))
-        await events.append(plan)
+        for fact in plan_of(request, shape):
+            await events.append(fact)
 
     async def _settled(self) -> None:
         """Return when the assembler has taken all facts so far."""

@@ -15,15 +15,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from bench.overhead.plans import plan_of
 from bench.overhead.shapes import Shape, chain, fan_out
 from bench.overhead.tables import spread, table
 from proto.messages import (
     Fact,
     LoadAnnounced,
     NodeDecoded,
-    NodePlanned,
-    NodeSpec,
-    PlanCompleted,
     RequestAccepted,
     SubmitRequest,
     Usage,
@@ -160,17 +158,7 @@ def _plan(request: str, at_s: float, shape: Shape) -> list[Fact]:
     accepted = RequestAccepted(
         request=request, submitted=submitted, submitted_at=at_s, deadline_at=at_s + 600
     )
-    lines = [
-        NodePlanned(
-            request=request,
-            node=NodeSpec(id=node, summary="s", needs=shape.needs_of(node)),
-            line="l",
-            planned_ms=0,
-        )
-        for node in shape.nodes
-    ]
-    plan = PlanCompleted(request=request, mode="sgd", reason="forced", nodes=tuple(shape.nodes))
-    return [accepted, *lines, plan]
+    return [accepted, *plan_of(request, shape)]
 
 
 def _decoded(request: str, node: int) -> NodeDecoded:
