@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from functools import partial
 
 import pytest
 
@@ -23,6 +23,7 @@ from services.runtime.dialects import TGI
 from services.runtime.endpoints import EnginePool
 from services.runtime.engine import ChatCall, ChatMessage, EngineStream
 from services.runtime.pace import FirstTokens
+from tests import waiting
 from tests.scripted_engine import (
     Begin,
     Cut,
@@ -425,10 +426,7 @@ class Names:
         return list(self.hosts)
 
 
-async def until(true: Callable[[], Any]) -> None:
-    async with asyncio.timeout(5):
-        while not true():  # noqa: ASYNC110  # a pool has no event for who is in it
-            await asyncio.sleep(0.01)
+until = partial(waiting.until, limit_s=5)
 
 
 async def test_endpoints_come_and_go_without_a_call_failing() -> None:

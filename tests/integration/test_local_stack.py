@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from skelgraph.local.events import StackEvent, StackStep
 from skelgraph.local.models import ensure_model
 from skelgraph.local.services import ServiceSpec
 from skelgraph.local.stack import LocalStack
+from tests import waiting
 
 MARK = "SKELGRAPH_TEST_MARK"
 SERVER = """
@@ -79,10 +81,7 @@ def processes_of(folder: Path) -> list[int]:
     return found
 
 
-async def until(holds: Callable[[], bool], within_s: float = 10.0) -> None:
-    async with asyncio.timeout(within_s):
-        while not holds():  # noqa: ASYNC110 - /proc tells nobody
-            await asyncio.sleep(0.02)
+until = partial(waiting.until, limit_s=10)
 
 
 class Heard(list[StackEvent]):
@@ -235,7 +234,7 @@ async def test_kill_9_of_the_supervisor_leaves_no_process(folder: Path) -> None:
     finally:
         supervisor.kill()
         await supervisor.wait()
-    await until(lambda: processes_of(folder) == [], within_s=3.0)
+    await until(lambda: processes_of(folder) == [], limit_s=3.0)
     assert state.read(folder) is not None
     assert state.find_running(folder) is None
 

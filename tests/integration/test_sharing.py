@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Final
 
 import pytest
@@ -28,6 +29,7 @@ from services.runtime import metrics
 from services.runtime.clock import ServerClock
 from services.runtime.pull import ConsumerPull, Delivery
 from services.runtime.streams import PIN_TIMEOUT_S
+from tests import waiting
 from tests.assemblers import Assembler, assembler
 from tests.conftest import Runtime, open_runtime
 from tests.facts import accepted, decoded, plan, planned
@@ -39,6 +41,8 @@ NEEDS: Final = ((), (), (1, 2))
 PACE_S: Final = 0.01
 #: So that every assembler that lets a partition go has open requests in it.
 DECODE_S: Final = 0.1
+
+until = partial(waiting.until, limit_s=20)
 
 
 class Load:
@@ -110,9 +114,9 @@ async def many(nats_server: object) -> AsyncIterator[Runtime]:
         )
 
 
-async def until_owned(there: Sequence[Assembler], *counts: int, limit_s: float = 20) -> None:
+async def until_owned(there: Sequence[Assembler], *counts: int) -> None:
     """Return when so many partitions are pinned to each of the assemblers, in any order."""
-    await until(lambda: sorted(one.owned for one in there) == sorted(counts), limit_s)
+    await until(lambda: sorted(one.owned for one in there) == sorted(counts))
 
 
 def given() -> float:
@@ -239,10 +243,3 @@ async def test_who_has_no_room_for_more_keeps_its_partition(many: Runtime) -> No
     await until(lambda: len(got) == 2)
     assert (first.pin is not None, other.pin) == (True, None)
     await asyncio.gather(first.stop(), other.stop())
-
-
-async def until(holds: Callable[[], bool], limit_s: float = 20) -> None:
-    """Return when it holds."""
-    async with asyncio.timeout(limit_s):
-        while not holds():  # noqa: ASYNC110  # no signal
-            await asyncio.sleep(0.02)

@@ -10,20 +10,12 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proto.messages import (
-    LoadAnnounced,
-    NodeDecoded,
-    NodePlanned,
-    NodeSpec,
-    PlanCompleted,
-    RequestAccepted,
-    SubmitRequest,
-    Usage,
-)
+from proto.messages import Fact, LoadAnnounced
 from proto.names import Pool
 from services.assembler.graph import Graph, Release
 from services.assembler.schedule import EAGER_NODES, Held, Schedule
 from services.runtime.pool_load import BLIND_S, EXPIRES_S, LoadBoard, PoolLoad
+from tests.facts import accepted, decoded, plan, planned
 
 #: Six nodes, of which the fourth needs two and the last needs that.
 NEEDS = ((), (), (), (1, 2), (), (4,))
@@ -32,42 +24,11 @@ NEEDS = ((), (), (), (1, 2), (), (4,))
 def graph(request: str, *, owner: str = "", at: float = 0.0, nodes: int = len(NEEDS)) -> Graph:
     """Return the graph of an accepted request whose plan is complete."""
     found = Graph(request)
-    submitted = SubmitRequest(question="?", owner=owner, mode="sgd")
-    accepted = RequestAccepted(
-        request=request, submitted=submitted, submitted_at=at, deadline_at=at + 600
-    )
-    found.fold(accepted, at)
-    for id_, needs in enumerate(NEEDS[:nodes], 1):
-        node = NodeSpec(id=id_, summary="s", needs=needs)
-        found.fold(NodePlanned(request=request, node=node, line="l", planned_ms=1), at)
-    plan = PlanCompleted(
-        request=request,
-        mode="sgd",
-        reason="planned",
-        nodes=tuple(range(1, nodes + 1)),
-        usage=Usage(),
-    )
-    found.fold(plan, at)
+    told: list[Fact] = [accepted(request, at=at, owner=owner, mode="sgd")]
+    told += [planned(id_, needs, request=request) for id_, needs in enumerate(NEEDS[:nodes], 1)]
+    for fact in (*told, plan(range(1, nodes + 1), request=request)):
+        found.fold(fact, at)
     return found
-
-
-def decoded(request: str, node: int) -> NodeDecoded:
-    return NodeDecoded(
-        request=request,
-        node=node,
-        attempt=1,
-        text="t",
-        finish_reason="stop",
-        pool=Pool.LARGE,
-        model="m",
-        endpoint="e",
-        worker="w",
-        queued_ms=0,
-        slot_wait_ms=0,
-        first_token_ms=0,
-        decode_ms=0,
-        usage=Usage(),
-    )
 
 
 def ignore(_: Release) -> None: ...
@@ -103,7 +64,7 @@ def test_every_request_ends_in_any_order_of_results(
         assert running, "held although nothing runs"
         assert len(running) <= max(1, slots)
         request, node = running.pop(random.randrange(len(running)))
-        graphs[request].fold(decoded(request, node), 0.0)
+        graphs[request].fold(decoded(node, request=request), 0.0)
         schedule.done(request, node)
         hold(schedule, graphs[request])
         schedule.moved(request)
@@ -184,7 +145,7 @@ def test_a_request_near_its_end_goes_before_one_that_came_with_it() -> None:
     schedule = Schedule(1.0)
     late, early = graph("late", nodes=3), graph("early", nodes=3)
     for node in (1, 2):
-        late.fold(decoded("late", node), 0.0)
+        late.fold(decoded(node, request="late"), 0.0)
     hold(schedule, early)
     hold(schedule, late)
     assert names(schedule.take(Pool.LARGE, PoolLoad(slots=1)))[0][0] == "late"
